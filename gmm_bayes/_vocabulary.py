@@ -1,0 +1,46 @@
+"""The dictionary: every name that is written into a model, a tree or a file, once."""
+
+from typing import Final, Literal
+
+# Dims, as ArviZ sees them. A plate of the model carries the same name.
+CHAIN: Final = "chain"
+DRAW: Final = "draw"
+OBS: Final = "obs"
+COMPONENT: Final = "component"
+FEATURE: Final = "feature"
+# xarray wants two names for the two axes of a matrix.
+FEATURE2: Final = "feature2"
+
+# Sites of the model.
+WEIGHTS: Final = "weights"
+MEANS: Final = "means"
+SCALES: Final = "scales"
+CORRELATION_CHOLESKY: Final = "correlation_cholesky"
+COVARIANCES: Final = "covariances"
+DATA: Final = "X"
+
+# Groups of the tree.
+POSTERIOR: Final = "posterior"
+SAMPLE_STATS: Final = "sample_stats"
+OBSERVED_DATA: Final = "observed_data"
+CONSTANT_DATA: Final = "constant_data"
+LOG_LIKELIHOOD: Final = "log_likelihood"
+PRIOR: Final = "prior"
+PRIOR_PREDICTIVE: Final = "prior_predictive"
+POSTERIOR_PREDICTIVE: Final = "posterior_predictive"
+
+# Covariance structures, named as in scikit-learn.
+CovarianceType = Literal["full", "tied", "diag", "spherical"]
+FULL: Final = "full"
+TIED: Final = "tied"
+DIAG: Final = "diag"
+SPHERICAL: Final = "spherical"
+
+# Where the EM starts come from, named as in scikit-learn.
+InitMethod = Literal["kmeans", "k-means++", "random", "random_from_data"]
+INIT_METHODS: Final = ("kmeans", "k-means++", "random", "random_from_data")
+
+# How several chains run, named as in NumPyro.
+ChainMethod = Literal["auto", "parallel", "sequential", "vectorized"]
+CHAIN_METHODS: Final = ("auto", "parallel", "sequential", "vectorized")
+DEVICES: Final = ("auto", "cpu", "gpu")

@@ -1,0 +1,1 @@
+"""The job file: strict, typed, clear errors."""

@@ -1,0 +1,54 @@
+"""The exceptions and warnings of the package, so that callers can catch them by name."""
+
+__all__ = [
+    "ConvergenceWarning",
+    "DataWarning",
+    "DeviceError",
+    "FileFormatError",
+    "GMMBayesError",
+    "GMMBayesWarning",
+    "InferenceError",
+    "LabelSwitchingError",
+    "LargeArrayWarning",
+    "MissingDependencyError",
+]
+
+
+class GMMBayesError(Exception):
+    """Base of the errors that are not simply a wrong value or type."""
+
+
+class DeviceError(GMMBayesError, RuntimeError):
+    """The device that was asked for is not there."""
+
+
+class FileFormatError(GMMBayesError, ValueError):
+    """A file is not a result of this package, is damaged, or has another format version."""
+
+
+class InferenceError(GMMBayesError, RuntimeError):
+    """Sampling could not start or could not go on."""
+
+
+class LabelSwitchingError(GMMBayesError, RuntimeError):
+    """The components changed places between draws, so an average per component means nothing."""
+
+
+class MissingDependencyError(GMMBayesError, ImportError):
+    """An optional part is not installed; the message names the extra that brings it."""
+
+
+class GMMBayesWarning(UserWarning):
+    """Base of the warnings of the package."""
+
+
+class ConvergenceWarning(GMMBayesWarning):
+    """The chains should not be believed as they are."""
+
+
+class DataWarning(GMMBayesWarning):
+    """The data cannot teach everything that was asked of them."""
+
+
+class LargeArrayWarning(GMMBayesWarning):
+    """An explicitly requested array is very large."""

@@ -1,0 +1,320 @@
+"""GMMFit: a small record around one labelled tree, and its file."""
+
+import html
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gmm_bayes._vocabulary import (
+    CHAIN,
+    CONSTANT_DATA,
+    CORRELATION_CHOLESKY,
+    DATA,
+    DRAW,
+    FEATURE,
+    MEANS,
+    OBSERVED_DATA,
+    POSTERIOR,
+    SAMPLE_STATS,
+    SCALES,
+    WEIGHTS,
+    CovarianceType,
+)
+from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.errors import FileFormatError
+from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.inference.samplers import NUTS
+from gmm_bayes.model.priors import Priors
+
+__all__ = ["FORMAT", "FORMAT_VERSION", "GMMFit", "load"]
+
+FORMAT = "gmm_bayes.GMMFit"
+FORMAT_VERSION = 1
+_ENGINE = "h5netcdf"
+
+
+@dataclass(frozen=True, eq=False)
+class GMMFit:
+    """The posterior of a Gaussian mixture and everything that goes with it.
+
+    Parameters
+    ----------
+    datatree : xarray.DataTree
+        Groups `posterior`, `sample_stats`, `observed_data`, `constant_data` (the priors), and on
+        request `log_likelihood`, `prior`, `prior_predictive`, `posterior_predictive`. Dims chain,
+        draw, component, feature, feature2, obs; units are the user's. What the run was is in the
+        root's attributes.
+    """
+
+    datatree: xr.DataTree
+
+    @cached_property
+    def idata(self) -> Any:
+        """The tree as the installed ArviZ takes it: InferenceData (0.x) or DataTree (1.x)."""
+        return arviz_bridge.to_native(self.datatree)
+
+    @property
+    def posterior(self) -> xr.Dataset:
+        """The draws, as a dataset."""
+        return self.datatree[POSTERIOR].to_dataset()
+
+    @property
+    def sample_stats(self) -> xr.Dataset:
+        """What the sampler said of each draw."""
+        return self.datatree[SAMPLE_STATS].to_dataset()
+
+    @property
+    def X(self) -> xr.DataArray:
+        """The training rows, dims (obs, feature), float64, in the user's units."""
+        return self.datatree[OBSERVED_DATA].to_dataset()[DATA]
+
+    @property
+    def n_obs(self) -> int:
+        """Number of training rows."""
+        return int(self.X.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns."""
+        return int(self.X.shape[1])
+
+    @property
+    def n_components(self) -> int:
+        """Number of components."""
+        return int(self.datatree.attrs["n_components"])
+
+    @property
+    def covariance_type(self) -> CovarianceType:
+        """scikit-learn's name of the covariance structure."""
+        return self.datatree.attrs["covariance_type"]
+
+    @property
+    def structure(self) -> CovarianceStructure:
+        """The row of the table of covariance structures."""
+        return COVARIANCE_STRUCTURES[self.covariance_type]
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns, as given or x0, x1, ..."""
+        return tuple(str(name) for name in self.X.coords[FEATURE].values)
+
+    @cached_property
+    def priors(self) -> Priors:
+        """The priors of the fit with every shape filled in, in the user's units."""
+        constants = self.datatree[CONSTANT_DATA].to_dataset()
+        return Priors(**{str(name): value.values for name, value in constants.items()})
+
+    @property
+    def sampler(self) -> NUTS:
+        """The settings of the sampler."""
+        return NUTS(**self._json("sampler"))
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds spent to initialise, compile and sample."""
+        return self._json("timings")
+
+    @property
+    def seed(self) -> list[int]:
+        """The words of the seed."""
+        return self._json("seed")
+
+    @property
+    def device(self) -> str:
+        """The device that sampled."""
+        return str(self.datatree.attrs["device"])
+
+    @property
+    def chain_method(self) -> str:
+        """How the chains were run."""
+        return str(self.datatree.attrs["chain_method"])
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of this package and of what the draws depend on."""
+        return self._json("versions")
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why the chains should not be believed, as found when they ended; empty if they may be."""
+        return tuple(self._json("problems"))
+
+    def parameters(self) -> MixtureParameters:
+        """Return all draws, chains joined, as numpy arrays in the user's units.
+
+        Returns
+        -------
+        MixtureParameters
+            Shapes (S, K), (S, K, D) and (S, K, D, D) with S = num_chains * num_samples.
+        """
+        flat = {
+            str(name): value.values.reshape(-1, *value.shape[2:])
+            for name, value in self.posterior.items()
+        }
+        tril = self.structure.scale_tril(
+            flat[SCALES], flat.get(CORRELATION_CHOLESKY), self.n_components, self.n_features
+        )
+        return MixtureParameters(flat[WEIGHTS], flat[MEANS], tril)
+
+    def with_group(self, name: str, dataset: xr.Dataset) -> "GMMFit":
+        """Return the same fit with one more group in its tree."""
+        return GMMFit(_tree({**_groups(self.datatree), name: dataset}, self.datatree.attrs))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one netCDF file, whole or not at all.
+
+        It is written beside the target, read back, compared and renamed, so that nothing that was
+        there is damaged when something goes wrong.
+
+        Parameters
+        ----------
+        path : path
+            Target; an existing result is replaced.
+
+        Raises
+        ------
+        OSError
+            If the directory is missing, read-only or too full. The draws stay in memory.
+        """
+        target = Path(path)
+        if not target.parent.is_dir():
+            raise FileNotFoundError(
+                f"cannot save to {target}: directory {target.parent} does not exist; make it first"
+            )
+        if target.is_dir():
+            raise IsADirectoryError(
+                f"cannot save to {target}: it is a directory; name a file in it"
+            )
+        needed = int(1.2 * self.datatree.nbytes) + 2**20
+        free = shutil.disk_usage(target.parent).free
+        if free < needed:
+            raise OSError(
+                f"cannot save to {target}: about {needed / 2**20:.0f} MiB are needed, "
+                f"{free / 2**20:.0f} MiB are free"
+            )
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        os.close(handle)
+        part = Path(name)
+        try:
+            self.datatree.to_netcdf(part, engine=_ENGINE)  # type: ignore[call-overload]
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            if load(part) != self:
+                raise OSError(
+                    f"cannot save to {target}: the file does not read back as written; "
+                    "is the disk full?"
+                )
+            part.chmod(0o666 & ~_umask())
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GMMFit) and self.datatree.identical(other.datatree)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _json(self, name: str) -> Any:
+        return json.loads(self.datatree.attrs[name])
+
+    def _facts(self) -> dict[str, str]:
+        sizes = self.posterior.sizes
+        believe = "yes" if not self.problems else "no: " + "; ".join(self.problems)
+        return {
+            "data": f"{self.n_obs} rows, {self.n_features} columns "
+            f"({', '.join(self.feature_names[:6])}{', ...' * (self.n_features > 6)})",
+            "model": f"{self.n_components} components, {self.covariance_type} covariances",
+            "draws": f"{sizes[CHAIN]} chains x {sizes[DRAW]} draws, {self.device}, "
+            f"{sum(self.timings.values()):.1f} s",
+            "believe it?": believe,
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {value}" for name, value in self._facts().items()]
+        return "\n".join(["GMMFit", *lines])
+
+    def _repr_html_(self) -> str:
+        colour = "#b00020" if self.problems else "#00695c"
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left{f';color:{colour}' if '?' in name else ''}'>"
+            f"{html.escape(value)}</td></tr>"
+            for name, value in self._facts().items()
+        )
+        return f"<div><strong>GMMFit</strong><table>{rows}</table></div>"
+
+
+def load(path: str | os.PathLike[str]) -> GMMFit:
+    """Read a result that `GMMFit.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        A netCDF file.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        If there is no such file.
+    FileFormatError
+        If the file is damaged, not a result, or of another format version.
+    """
+    source = Path(path)
+    if source.is_dir():
+        raise IsADirectoryError(f"{source} is a directory; name the .nc file in it")
+    if not source.exists():
+        raise FileNotFoundError(f"there is no file {source}")
+    try:
+        with xr.open_datatree(source, engine=_ENGINE) as stored:
+            tree = stored.load()
+    except Exception as error:
+        raise FileFormatError(
+            f"{source} is not a readable netCDF file: it is damaged or was not "
+            f"written by GMMFit.save ({type(error).__name__})"
+        ) from error
+    if tree.attrs.get("format") != FORMAT:
+        raise FileFormatError(
+            f"{source} is not a result of gmm_bayes: it has no format tag {FORMAT!r}"
+        )
+    if tree.attrs.get("format_version") != FORMAT_VERSION:
+        raise FileFormatError(
+            f"{source} has format version {tree.attrs.get('format_version')}, "
+            f"this gmm_bayes reads version {FORMAT_VERSION}; load it with the "
+            "version that wrote it"
+        )
+    missing = {POSTERIOR, SAMPLE_STATS, OBSERVED_DATA, CONSTANT_DATA} - set(tree.children)
+    if missing:
+        raise FileFormatError(f"{source} lacks the groups {sorted(missing)}")
+    return GMMFit(_tree(_groups(tree), tree.attrs))
+
+
+def _groups(tree: xr.DataTree) -> dict[str, xr.Dataset]:
+    return {str(name): node.to_dataset() for name, node in tree.children.items()}
+
+
+def _tree(groups: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> xr.DataTree:
+    """Build the one labelled tree. Attributes are strings and integers, so they survive a file."""
+    plain = {
+        name: int(value) if isinstance(value, (int, np.integer)) else value
+        for name, value in attrs.items()
+    }
+    tree = xr.DataTree.from_dict(dict(groups))
+    tree.attrs = plain
+    return tree
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,159 @@
+"""THE model function: the marginalised Gaussian mixture in NumPyro."""
+
+from contextlib import ExitStack
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+from gmm_bayes._validation import check_choice, check_data, check_n_components
+from gmm_bayes._vocabulary import (
+    COMPONENT,
+    CORRELATION_CHOLESKY,
+    COVARIANCES,
+    DATA,
+    FEATURE,
+    FEATURE2,
+    MEANS,
+    OBS,
+    SCALES,
+    WEIGHTS,
+    CovarianceType,
+)
+from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
+from gmm_bayes.model.distribution import GaussianMixture
+from gmm_bayes.model.priors import PriorArrays, Priors, default_priors
+
+__all__ = ["gaussian_mixture"]
+
+
+def gaussian_mixture(
+    X: Any = None,
+    *,
+    n_components: int,
+    covariance_type: CovarianceType = "full",
+    priors: Priors | PriorArrays | None = None,
+    n_obs: int | None = None,
+) -> None:
+    """Marginalised Bayesian Gaussian mixture, a model for any NumPyro inference.
+
+    Parameters
+    ----------
+    X : array, shape (n_obs, n_features), optional
+        Data. None leaves the rows unobserved: `n_obs` of them are then sampled.
+    n_components : int
+        Number of components.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+        How components share covariance parameters.
+    priors : Priors, optional
+        None takes `default_priors(X, n_components)`. With a traced `X`, as under
+        `MCMC(jit_model_args=True)`, give priors whose `mean_loc` is filled.
+    n_obs : int, optional
+        Number of rows when `X` is None.
+
+    Raises
+    ------
+    ValueError
+        If the priors do not fit the sizes, or cannot be made from what was given.
+
+    Notes
+    -----
+    Sites: `weights` (component,), `means` (component, feature), `scales` and
+    `correlation_cholesky` by covariance type, deterministic `covariances` in scikit-learn's shape,
+    and the rows `X` (obs, feature), observed through `GaussianMixture`. Plates and event axes carry
+    the names that ArviZ shows as dims.
+
+    Examples
+    --------
+    >>> import jax, numpyro, gmm_bayes as gb
+    >>> X = gb.datasets.load_old_faithful().to_numpy()
+    >>> priors = gb.default_priors(X, 2)
+    >>> trace = numpyro.handlers.trace(
+    ...     numpyro.handlers.seed(gb.gaussian_mixture, jax.random.key(0))
+    ... ).get_trace(X, n_components=2, priors=priors)
+    >>> trace["means"]["value"].shape
+    (2, 2)
+    """
+    n_components = check_n_components(n_components)
+    check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
+    prior = _prior_arrays(X, n_components, priors)
+    if X is not None:
+        X = jnp.asarray(X)
+        n_obs = X.shape[0]
+    elif n_obs is None:
+        raise ValueError("n_obs must be given when X is None")
+    structure = COVARIANCE_STRUCTURES[covariance_type]
+    weights = numpyro.sample(
+        WEIGHTS, dist.Dirichlet(prior.weight_concentration), infer={"event_dims": [COMPONENT]}
+    )
+    with numpyro.plate(COMPONENT, n_components):
+        means = numpyro.sample(
+            MEANS,
+            dist.MultivariateNormal(prior.mean_loc, scale_tril=prior.mean_scale_tril),
+            infer={"event_dims": [FEATURE]},
+        )
+    scale_tril = _covariances(structure, prior, n_components)
+    with numpyro.plate(OBS, n_obs):
+        numpyro.sample(
+            DATA,
+            GaussianMixture(weights, means, scale_tril),
+            obs=X,
+            infer={"event_dims": [FEATURE]},
+        )
+
+
+def _covariances(
+    structure: CovarianceStructure, prior: PriorArrays, n_components: int
+) -> jax.Array:
+    """Sample the scales and correlations, record the covariances, return the Cholesky factors."""
+    n_features = prior.mean_loc.shape[-1]
+    sizes = {COMPONENT: n_components, FEATURE: n_features}
+    spread = prior.scale_scale
+    if structure.shares_scale:
+        spread = jnp.sqrt(jnp.mean(jnp.square(spread)))
+    with _plates(structure.scale_dims, sizes):
+        scales = numpyro.sample(SCALES, dist.HalfCauchy(spread))
+    correlation = None
+    if structure.has_correlations(n_features):
+        assert structure.correlation_batch is not None
+        with _plates(structure.correlation_batch, sizes):
+            correlation = numpyro.sample(
+                CORRELATION_CHOLESKY,
+                dist.LKJCholesky(n_features, prior.correlation_concentration),
+                infer={"event_dims": [FEATURE, FEATURE2]},
+            )
+    batch = structure.correlation_batch
+    with _plates(structure.scale_dims if batch is None else batch, sizes):
+        numpyro.deterministic(COVARIANCES, structure.covariances(scales, correlation))
+    return structure.scale_tril(scales, correlation, n_components, n_features)
+
+
+def _plates(dims: tuple[str, ...], sizes: dict[str, int]) -> ExitStack:
+    """One plate for each named axis, the last one innermost."""
+    stack = ExitStack()
+    for axis, dim in enumerate(dims):
+        stack.enter_context(numpyro.plate(dim, sizes[dim], dim=axis - len(dims)))
+    return stack
+
+
+def _prior_arrays(X: Any, n_components: int, priors: Priors | PriorArrays | None) -> PriorArrays:
+    if isinstance(priors, PriorArrays):
+        return priors
+    traced = isinstance(X, jax.core.Tracer)
+    if priors is None or priors.mean_loc is None:
+        if X is None or traced:
+            raise ValueError(
+                "priors must have mean_loc filled when the data are absent or traced; "
+                "give default_priors(X, n_components) or priors.with_centers(X, n_components)"
+            )
+        values = check_data(X).values
+        priors = (
+            default_priors(values, n_components)
+            if priors is None
+            else priors.with_centers(values, n_components)
+        )
+    n_features = np.shape(priors.mean_loc)[-1] if X is None else X.shape[-1]
+    return priors.arrays(n_components, n_features)

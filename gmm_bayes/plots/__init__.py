@@ -1,0 +1,1 @@
+"""Pictures of mixtures; everything generic is left to ArviZ."""

@@ -1,0 +1,1 @@
+"""What follows from the draws: GMMFit in, labelled arrays out, draws streamed."""

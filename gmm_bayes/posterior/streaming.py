@@ -1,0 +1,108 @@
+"""Run over all draws and all rows without ever holding draws x rows x components.
+
+Rows go in blocks of a few fixed sizes, so that tables of every length share the same programs;
+within a block, draws are scanned one by one.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from gmm_bayes._validation import check_columns, check_data
+from gmm_bayes._vocabulary import OBS
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.errors import LabelSwitchingError, LargeArrayWarning
+from gmm_bayes.inference.devices import double_precision
+from gmm_bayes.inference.diagnostics import labels_switched
+from gmm_bayes.inference.result import GMMFit
+
+__all__ = ["announce", "map_rows", "refuse_switched", "row_coords", "rows_of"]
+
+logger = logging.getLogger(__name__)
+
+_LARGEST_BLOCK = 2048
+_SMALLEST_BLOCK = 64
+_LARGE_ARRAY = 2**30
+
+
+def rows_of(fit: GMMFit, X: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Values (n_obs, n_features) and row labels: the training rows, or checked new ones."""
+    if X is None:
+        return fit.X.values, fit.X.coords[OBS].values
+    table = check_data(X)
+    return check_columns(table, fit.feature_names), table.index
+
+
+def row_coords(fit: GMMFit, index: np.ndarray, *dims: str) -> dict[str, Any]:
+    """Coordinates of a labelled answer: row labels, and those of the fit for `dims`."""
+    coords = {dim: fit.posterior.coords[dim] for dim in dims if dim in fit.posterior.coords}
+    return {OBS: index, **coords}
+
+
+def map_rows(
+    function: Callable[[Any, MixtureParameters], Any],
+    fit: GMMFit,
+    rows: np.ndarray,
+    *,
+    axis: int = 0,
+    numbers_per_row: int = 0,
+) -> Any:
+    """Apply a jitted function of (rows, all draws) to blocks of rows and join the answers.
+
+    Parameters
+    ----------
+    function : callable
+        From an array (block, D) and stacked parameters (S, ...) to arrays with `axis` for rows.
+    fit : GMMFit
+    rows : ndarray, shape (n_obs, n_features)
+    axis : int
+        The axis of the answers that counts rows.
+    numbers_per_row : int
+        Size of a row's answer when it holds all draws; shrinks the blocks.
+    """
+    with double_precision():
+        draws = jax.device_put(fit.parameters())
+        answers = [
+            _cut(function(block, draws), length, axis)
+            for block, length in _blocks(rows, numbers_per_row)
+        ]
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=axis), *answers)
+
+
+def announce(what: str, shape: tuple[int, ...]) -> None:
+    """Say how large an explicitly requested array is before it is made."""
+    size = 8 * int(np.prod(shape, dtype=np.float64))
+    message = f"{what} of shape {shape} takes {size / 2**20:,.0f} MiB"
+    logger.info(message)
+    if size > _LARGE_ARRAY:
+        warnings.warn(message, LargeArrayWarning, stacklevel=3)
+
+
+def refuse_switched(fit: GMMFit, what: str) -> None:
+    """Raise rather than average components that changed places."""
+    if labels_switched(fit):
+        raise LabelSwitchingError(
+            f"{what} averages over draws per component, but components changed places between "
+            "draws. Use reduce=None for every draw by itself, or log_predictive_density, which "
+            "does not depend on labels."
+        )
+
+
+def _cut(answers: Any, length: int, axis: int) -> Any:
+    """Keep the answers to the first `length` rows of a block."""
+    return jax.tree.map(lambda a: np.asarray(a).take(np.arange(length), axis=axis), answers)
+
+
+def _blocks(rows: np.ndarray, numbers_per_row: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Blocks of rows, the last one filled up with its own first row, and their true lengths."""
+    size = _SMALLEST_BLOCK
+    while size < min(len(rows), _LARGEST_BLOCK) and size * numbers_per_row * 8 < 2**27:
+        size *= 2
+    for begin in range(0, len(rows), size):
+        block = rows[begin : begin + size]
+        filler = np.broadcast_to(block[:1], (size - len(block), rows.shape[1]))
+        yield np.concatenate([block, filler]), len(block)
