@@ -7,7 +7,7 @@ warm-up, the sampling and a second fit, and the host gets a say (a bar, an inter
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -228,13 +228,13 @@ def _describe(z: jax.Array, *, data: Data, spec: ModelSpec) -> dict[str, jax.Arr
 
 
 def _advance_batch(state: Any, fresh: Any, start: Any, key: Any, n_draws: Any, **fixed: Any) -> Any:
-    return jax.vmap(partial(_advance, **fixed), in_axes=(0, None, 0, 0, None))(
-        state, fresh, start, key, n_draws
-    )
+    one: Callable[..., Any] = partial(_advance, **fixed)
+    return jax.vmap(one, in_axes=(0, None, 0, 0, None))(state, fresh, start, key, n_draws)
 
 
 def _describe_batch(z: jax.Array, **fixed: Any) -> Any:
-    return jax.vmap(partial(_describe, **fixed))(z)
+    one: Callable[..., Any] = partial(_describe, **fixed)
+    return jax.vmap(one)(z)
 
 
 _STATIC = ("adaptation", "spec")
@@ -302,7 +302,7 @@ def _run_batch(
     return joined if programs.vectorized else {name: v[None] for name, v in joined.items()}
 
 
-def _run_in_threads(jobs: list[Callable[..., Any]], workers: int, device: Any) -> list[Any]:
+def _run_in_threads(jobs: Sequence[Callable[..., Any]], workers: int, device: Any) -> list[Any]:
     """Run jobs in threads. XLA lets go of the interpreter lock, so chains use a core each."""
     stop = threading.Event()
 
