@@ -129,16 +129,16 @@ def _unconstrained_shapes(
     """Names and shapes of the unconstrained sites, read off the model without running it."""
     k, d = spec.n_components, n_features
     prior = PriorArrays(np.ones(k), np.zeros((k, d)), np.eye(d), np.ones(d), np.array(1.0))
-    data = Data(np.zeros((1, d)), prior)
     start = MixtureParameters(
         np.full(k, 1 / k), np.zeros((k, d)), np.broadcast_to(np.eye(d), (k, d, d))
     )
 
-    def unconstrained() -> dict[str, jax.Array]:
-        values = site_values(jax.tree.map(jnp.asarray, start), spec)
+    def unconstrained(data: Data, start: MixtureParameters) -> dict[str, jax.Array]:
+        values = site_values(start, spec)
         return unconstrain_fn(gaussian_mixture, (data.X,), _model_kwargs(data, spec), values)
 
-    shapes = jax.eval_shape(unconstrained)
+    # As arguments, the arrays are abstract and NumPyro has nothing to check eagerly.
+    shapes = jax.eval_shape(unconstrained, Data(np.zeros((1, d)), prior), start)
     return tuple((name, shapes[name].shape) for name in sorted(shapes))
 
 

@@ -264,7 +264,7 @@ class _Programs:
         initial = jax.vmap(self._initial) if self.vectorized else self._initial
         shapes = jax.eval_shape(initial, start, key)
         # A state of the right shape, which the fresh start overwrites.
-        self.blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        self.blank = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
         _, out = self.advance(self.blank, True, start, key, 0)
         jax.block_until_ready(self.describe(out["z"]))
 

@@ -86,20 +86,24 @@ def gaussian_mixture(
     elif n_obs is None:
         raise ValueError("n_obs must be given when X is None")
     structure = COVARIANCE_STRUCTURES[covariance_type]
+    # The priors were checked above; NumPyro's own checks of Cholesky factors compile some twenty
+    # tiny programs even while the model is traced.
     weights = numpyro.sample(
         WEIGHTS, dist.Dirichlet(prior.weight_concentration), infer={"event_dims": [COMPONENT]}
     )
     with numpyro.plate(COMPONENT, n_components):
         means = numpyro.sample(
             MEANS,
-            dist.MultivariateNormal(prior.mean_loc, scale_tril=prior.mean_scale_tril),
+            dist.MultivariateNormal(
+                prior.mean_loc, scale_tril=prior.mean_scale_tril, validate_args=False
+            ),
             infer={"event_dims": [FEATURE]},
         )
     scale_tril = _covariances(structure, prior, n_components)
     with numpyro.plate(OBS, n_obs):
         numpyro.sample(
             DATA,
-            GaussianMixture(weights, means, scale_tril),
+            GaussianMixture(weights, means, scale_tril, validate_args=False),
             obs=X,
             infer={"event_dims": [FEATURE]},
         )

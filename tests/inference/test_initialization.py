@@ -1,0 +1,84 @@
+"""Starts: the best regular EM solution, numbered like the prior, jittered by its uncertainty."""
+
+import numpy as np
+import pytest
+from conftest import random_mixture
+from scipy import stats
+
+import gmm_bayes as gb
+from gmm_bayes.core import mixture
+from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.initialization import em_start, jitter, match_to_prior
+from gmm_bayes.inference.potential import ModelSpec
+from gmm_bayes.inference.standardization import Standardization
+
+
+def standard_units(X, name="full"):
+    units = Standardization.of(np.asarray(X), COVARIANCE_STRUCTURES[name])
+    return units, units.apply(np.asarray(X))
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(
+    ("load", "k", "expected"),
+    [
+        (gb.datasets.load_old_faithful, 1, -1289.797),
+        (gb.datasets.load_old_faithful, 2, -1130.264),
+        (gb.datasets.load_iris, 2, -214.355),
+        (gb.datasets.load_iris, 3, -180.186),
+    ],
+)
+def test_it_finds_the_known_maximum(load, k, expected):
+    """mclust 6.1.3's maximum likelihoods."""
+    X = load().to_numpy()
+    units, Z = standard_units(X)
+    start = em_start(Z, ModelSpec(k, "full"), init="kmeans", n_init=10, seed=0)
+    total = np.sum(mixture.log_density(Z, start)) - len(X) * units.log_volume
+    assert total == pytest.approx(expected, abs=0.05)
+
+
+def test_a_singular_solution_is_not_taken():
+    """A component on five equal rows has the highest likelihood and says nothing."""
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.standard_normal((60, 2)), np.full((6, 2), 9.0)])
+    X = np.concatenate([X, rng.standard_normal((60, 2)) + 4])
+    _, Z = standard_units(X)
+    spec = ModelSpec(3, "full")
+    solutions = [em_start(Z, spec, init="kmeans", n_init=n, seed=0) for n in (1, 20)]
+    smallest = [min(np.linalg.eigvalsh(c)[0] for c in s.covariances) for s in solutions]
+    assert smallest[0] < 1e-5, "the first start is singular, else this tests nothing"
+    assert smallest[1] > 1e-3
+
+
+def test_components_are_numbered_like_the_prior_centres():
+    start, _ = random_mixture("full", 5, 2)
+    order = np.array([3, 0, 4, 1, 2])
+    prior = gb.Priors(mean_loc=start.means[order] + 0.01).arrays(5, 2)
+    matched = match_to_prior(start, prior)
+    for ours, theirs in zip(matched, start, strict=True):
+        np.testing.assert_array_equal(ours, theirs[order])
+
+
+@pytest.mark.parametrize("n_obs", [400, 40_000])
+def test_jitter_is_twice_the_posterior_sd(covariance_type, n_obs):
+    start, _ = random_mixture(covariance_type, 2, 3)
+    rng = np.random.default_rng(0)
+    spec = ModelSpec(2, covariance_type)
+    moved = [jitter(start, spec, n_obs, rng) for _ in range(2000)]
+    rows = start.weights * n_obs
+    sd = np.sqrt(np.diagonal(start.covariances, axis1=1, axis2=2))
+    z = (np.array([m.means for m in moved]) - start.means) / (2 * sd / np.sqrt(rows)[:, None])
+    assert abs(np.std(z) - 1) < 0.05
+    structure = COVARIANCE_STRUCTURES[covariance_type]
+    for m in moved[:20]:
+        again = structure.scale_tril(*structure.sites(m.covariances), 2, 3)
+        np.testing.assert_allclose(again, m.scale_tril, atol=1e-10)
+        assert m.weights.sum() == pytest.approx(1)
+
+
+def test_jittered_covariances_are_wishart():
+    start = MixtureParameters(np.ones(1), np.zeros((1, 2)), np.eye(2)[None])
+    rng = np.random.default_rng(0)
+    moved = [jitter(start, ModelSpec(1, "full"), 80, rng).covariances[0, 0, 0] for _ in range(3000)]
+    assert stats.kstest(20 * np.array(moved), stats.chi2(20).cdf).pvalue > 1e-3
