@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import warnings
 from types import TracebackType
 
 __all__ = ["Progress", "wanted"]
@@ -32,7 +33,10 @@ class Progress:
         self._divergences = 0
         self._bar = None
         if shown:
-            from tqdm.auto import tqdm
+            with warnings.catch_warnings():
+                # Without ipywidgets a notebook gets a bar of text, which is fine.
+                warnings.simplefilter("ignore")
+                from tqdm.auto import tqdm
 
             self._bar = tqdm(total=total, unit="draw", desc="warm-up", leave=True)
 

@@ -1,1 +1,7 @@
 """Pictures of mixtures; everything generic is left to ArviZ."""
+
+from gmm_bayes.plots.components import plot_components
+from gmm_bayes.plots.density import plot_density
+from gmm_bayes.plots.responsibilities import plot_responsibilities
+
+__all__ = ["plot_components", "plot_density", "plot_responsibilities"]

@@ -1,0 +1,154 @@
+"""What is drawn of a fit: which features, rows and draws, and over which range."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gmm_bayes._validation import check_choice, check_seed
+from gmm_bayes._vocabulary import (
+    CORRELATION_CHOLESKY,
+    COVARIANCES,
+    FEATURE,
+    FEATURE2,
+    OBSERVED_DATA,
+    POSTERIOR,
+)
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.result import GMMFit
+
+__all__ = [
+    "check_features",
+    "choose",
+    "extents",
+    "generator",
+    "line_grid",
+    "marginal",
+]
+
+_SDS = 3.0
+_CURVE_POINTS = 400
+_TYPICAL_DRAWS = 3
+
+
+def check_features(fit: GMMFit, features: Any, most: int | None = None) -> tuple[str, ...]:
+    """Return the names of the features to draw.
+
+    Parameters
+    ----------
+    fit : GMMFit
+    features : str or sequence of str
+        Names out of `fit.feature_names`.
+    most : int, optional
+        How many at most.
+
+    Raises
+    ------
+    ValueError
+        If a name is not known or repeats, or there are none or too many.
+    """
+    names = (features,) if isinstance(features, str) else features
+    if not isinstance(names, Sequence | np.ndarray):
+        raise TypeError(f"features must be names of features, got {type(features).__name__}")
+    chosen = tuple(check_choice(name, "features", fit.feature_names) for name in names)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"features must be one or more distinct names, got {list(chosen)}")
+    if most is not None and len(chosen) > most:
+        raise ValueError(
+            f"features must be at most {most} names for this picture, got {len(chosen)}: "
+            f"{list(chosen)}"
+        )
+    return chosen
+
+
+def marginal(fit: GMMFit, features: Sequence[str]) -> GMMFit:
+    """The same posterior of fewer features: every draw's mixture, marginalised exactly.
+
+    Parameters
+    ----------
+    fit : GMMFit
+    features : sequence of str
+        Which to keep, in this order.
+
+    Returns
+    -------
+    GMMFit
+        Draws and training rows only; no statistics of the sampler, which are of the whole.
+
+    Notes
+    -----
+    The marginal of a Gaussian keeps the rows and columns of its mean and covariance. With
+    Omega = L L', the kept block is that of the kept rows of L, whose triangular factor is the
+    R' of a QR decomposition of their transpose: no covariance is formed and no digits are lost.
+    """
+    if tuple(features) == fit.feature_names:
+        return fit
+    columns = [fit.feature_names.index(name) for name in features]
+    posterior = fit.posterior.drop_vars(COVARIANCES).isel({FEATURE: columns})
+    if CORRELATION_CHOLESKY in posterior:
+        kept = posterior[CORRELATION_CHOLESKY]
+        upper = np.asarray(np.linalg.qr(kept.values.swapaxes(-1, -2), mode="r"))
+        triangle = upper.swapaxes(-1, -2)
+        # QR leaves the signs free; a Cholesky factor has a positive diagonal.
+        signs = np.where(np.diagonal(triangle, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
+        posterior = posterior.drop_vars([CORRELATION_CHOLESKY, FEATURE2])
+        posterior[CORRELATION_CHOLESKY] = (kept.dims, triangle * signs[..., None, :])
+    observed = fit.datatree[OBSERVED_DATA].to_dataset().isel({FEATURE: columns})
+    tree = xr.DataTree.from_dict({POSTERIOR: posterior, OBSERVED_DATA: observed})
+    tree.attrs = dict(fit.datatree.attrs)
+    return GMMFit(tree)
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """Random numbers of a checked seed; NumPy's global state is left alone."""
+    return np.random.default_rng(np.random.SeedSequence(check_seed(seed)))
+
+
+def choose(total: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Positions of all rows or draws, or of a random `most` of them, in order."""
+    if total <= most:
+        return np.arange(total)
+    return np.sort(rng.choice(total, size=most, replace=False))
+
+
+def extents(fit: GMMFit) -> np.ndarray:
+    """Range of each feature that shows the rows and the components.
+
+    Returns
+    -------
+    ndarray, shape (n_features, 2)
+        Lowest and highest value, in the units of the data.
+    """
+    low, high = fit.X.values.min(axis=0), fit.X.values.max(axis=0)
+    means, sds = _spreads(fit.parameters())
+    # The outermost component of each draw, whichever it is: labels may switch between draws.
+    lowest = np.median((means - _SDS * sds).min(axis=1), axis=0)
+    highest = np.median((means + _SDS * sds).max(axis=1), axis=0)
+    # A component without rows is as wide as its prior: it must not squeeze the data into a dot.
+    near, far = 0.06 * (high - low), 0.4 * (high - low)
+    return np.column_stack(
+        [np.clip(lowest, low - far, low - near), np.clip(highest, high + near, high + far)]
+    )
+
+
+def line_grid(fit: GMMFit) -> np.ndarray:
+    """Points along the one feature of a fit, denser where a component is narrow.
+
+    Returns
+    -------
+    ndarray, shape (n_points,)
+        Sorted, in the units of the data.
+    """
+    low, high = extents(fit)[0]
+    draws = fit.parameters()
+    some = np.linspace(0, len(draws.weights) - 1, _TYPICAL_DRAWS).astype(int)
+    means, sds = _spreads(MixtureParameters(*(values[some] for values in draws)))
+    near = (means + sds * np.linspace(-4, 4, 33)).ravel()
+    even = np.linspace(low, high, _CURVE_POINTS)
+    return np.unique(np.concatenate([even, near[(near > low) & (near < high)]]))
+
+
+def _spreads(draws: MixtureParameters) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations of the components of each draw, shapes (S, K, D)."""
+    return draws.means, np.linalg.norm(draws.scale_tril, axis=-1)
