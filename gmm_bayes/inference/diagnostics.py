@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
-from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, FEATURE, MEANS, SCALES, WEIGHTS
+from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, MEANS, SCALES, WEIGHTS
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.result import GMMFit
 
@@ -106,6 +106,11 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     ----------
     fit : GMMFit
 
+    Raises
+    ------
+    TypeError
+        If `fit` is not a GMMFit.
+
     Returns
     -------
     Diagnosis
@@ -123,19 +128,21 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     .. [1] A. Vehtari, A. Gelman, D. Simpson, B. Carpenter, P.-C. Buerkner (2021). Rank-
        normalization, folding, and localization. Bayesian Analysis 16.
     """
+    if not isinstance(fit, GMMFit):
+        raise TypeError(f"fit must be a GMMFit, got {type(fit).__name__}; gmm_bayes.fit makes one")
     stats = fit.sample_stats
     table = _table(fit)
-    free = table[table["label_free"]]
+    free = table[table["label_free"].astype(bool)]
     switched = labels_switched(fit)
     judged = free if switched else table
     log_likelihood = stats["log_likelihood"]
     numbers = {
-        "rhat": float(judged["rhat"].max()),
-        "ess_bulk": float(judged["ess_bulk"].min()),
-        "ess_tail": float(judged["ess_tail"].min()),
+        "rhat": float(judged["rhat"].max(skipna=False)),
+        "ess_bulk": float(judged["ess_bulk"].min(skipna=False)),
+        "ess_tail": float(judged["ess_tail"].min(skipna=False)),
         "table": table,
         "n_divergences": int(stats["diverging"].sum()),
-        "n_max_tree_depth": int((stats["n_steps"] >= 2**fit.sampler.max_tree_depth - 1).sum()),
+        "n_max_tree_depth": int((stats["n_steps"] >= 2.0**fit.sampler.max_tree_depth - 1).sum()),
         "e_bfmi": _e_bfmi(stats["energy"].values),
         "repeated_share": _repeated_share(fit.posterior[MEANS]),
         "log_likelihood": log_likelihood.mean(DRAW).values,
@@ -167,6 +174,8 @@ def labels_switched(fit: GMMFit) -> bool:
     spread = fit.X.std("obs").values
     means = fit.posterior[MEANS].values / spread
     weights = fit.posterior[WEIGHTS].values
+    if not (np.isfinite(means).all() and np.isfinite(weights).all()):
+        return False
     pieces = min(_STRETCHES, means.shape[1])
     stretches = [
         (m.mean(0), w.mean(0))
@@ -193,9 +202,14 @@ def _findings(fit: GMMFit, n: dict) -> Iterator[tuple[str, str]]:
     chains, draws = fit.posterior.sizes[CHAIN], fit.posterior.sizes[DRAW]
     enough_ess = THRESHOLDS["ess_per_chain"] * chains
     longer = "run more draws (num_warmup, num_samples)"
-    if draws < THRESHOLDS["min_draws"] or not np.isfinite(n["rhat"]):
-        yield f"{draws} draws a chain are too few to judge", longer + "."
+    if draws < THRESHOLDS["min_draws"]:
+        yield f"{draws} draws a chain are too few to judge", longer.capitalize() + "."
         return
+    if not np.isfinite(n["rhat"]):
+        yield (
+            "R-hat cannot be computed: draws are not finite, or no chain moved",
+            "Check the priors against the units of the data, and raise num_warmup.",
+        )
     if n["worse_chains"]:
         means = ", ".join(f"{value:.1f}" for value in n["log_likelihood"])
         yield (
@@ -215,7 +229,7 @@ def _findings(fit: GMMFit, n: dict) -> Iterator[tuple[str, str]]:
             longer.capitalize() + "; if that does not help, the chains sit in different modes.",
         )
     for kind in ("ess_bulk", "ess_tail"):
-        if n[kind] < enough_ess:
+        if not n[kind] >= enough_ess:
             yield (
                 f"{kind.removeprefix('ess_')} ESS is {n[kind]:.0f} (should be above {enough_ess})",
                 longer.capitalize() + ".",
@@ -231,9 +245,9 @@ def _findings(fit: GMMFit, n: dict) -> Iterator[tuple[str, str]]:
             "tree depth",
             "Raise num_warmup or max_tree_depth.",
         )
-    if n["e_bfmi"].min() < THRESHOLDS["e_bfmi"]:
+    if (n["e_bfmi"] < THRESHOLDS["e_bfmi"]).any():
         yield (
-            f"E-BFMI is {n['e_bfmi'].min():.2f} (should be above {THRESHOLDS['e_bfmi']})",
+            f"E-BFMI is {np.nanmin(n['e_bfmi']):.2f} (should be above {THRESHOLDS['e_bfmi']})",
             longer.capitalize() + ".",
         )
     if n["repeated_share"].max() > THRESHOLDS["repeated_share"]:
@@ -243,12 +257,15 @@ def _findings(fit: GMMFit, n: dict) -> Iterator[tuple[str, str]]:
         )
     if n["collapsed"]:
         yield (
-            f"components {list(n['collapsed'])} have shrunk onto a point",
-            "Look for repeated rows, take fewer components or a larger prior scale.",
+            f"components {list(n['collapsed'])} have shrunk onto a point, a line or a plane",
+            "Look for repeated rows and for columns that depend on each other, or take fewer "
+            "components.",
         )
 
 
 def _notes(fit: GMMFit, n: dict) -> Iterator[str]:
+    if fit.posterior.sizes[CHAIN] == 1:
+        yield "one chain cannot show a mode that it missed: run several (num_chains)"
     empty = fit.n_components - n["n_occupied"]
     if empty >= 1:
         yield (
@@ -268,17 +285,22 @@ def _table(fit: GMMFit) -> "pd.DataFrame":
         if not moving:
             continue
         measures = {
-            "rhat": arviz_bridge.rhat(moving),
+            "rhat": arviz_bridge.rhat(_at_least_two_chains(moving)),
             "ess_bulk": arviz_bridge.ess(moving, "bulk"),
             "ess_tail": arviz_bridge.ess(moving, "tail"),
         }
         for name in moving.data_vars:
             row = {
-                measure: float(values[name].max() if measure == "rhat" else values[name].min())
+                measure: float(
+                    values[name].max(skipna=False)
+                    if measure == "rhat"
+                    else values[name].min(skipna=False)
+                )
                 for measure, values in measures.items()
             }
             rows[str(name)] = {"label_free": label_free, **row}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    columns = ["label_free", "rhat", "ess_bulk", "ess_tail"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def _label_free(fit: GMMFit) -> xr.Dataset:
@@ -303,10 +325,21 @@ def _moving_entries(dataset: xr.Dataset) -> xr.Dataset:
     for name, variable in dataset.data_vars.items():
         values = variable.transpose(CHAIN, DRAW, ...).values
         values = values.reshape(*values.shape[:2], -1)
-        moving = np.ptp(values.reshape(-1, values.shape[-1]), axis=0) > 0
+        # A NaN is not constant by construction.
+        moving = np.ptp(values.reshape(-1, values.shape[-1]), axis=0) != 0
         if moving.any():
             flat[name] = ((CHAIN, DRAW, f"{name}_entry"), values[..., moving])
     return xr.Dataset(flat)
+
+
+def _at_least_two_chains(dataset: xr.Dataset) -> xr.Dataset:
+    """A single chain as its two halves, because ArviZ compares no chain with itself."""
+    n_draws = dataset.sizes[DRAW]
+    if dataset.sizes[CHAIN] > 1 or n_draws < 2:
+        return dataset
+    half = n_draws // 2
+    first, second = dataset.isel({DRAW: slice(half)}), dataset.isel({DRAW: slice(-half, None)})
+    return xr.concat([first, second], CHAIN)
 
 
 def _e_bfmi(energy: np.ndarray) -> np.ndarray:
@@ -341,8 +374,13 @@ def _n_occupied(fit: GMMFit) -> float:
 
 
 def _collapsed(fit: GMMFit) -> tuple[int, ...]:
-    """Components whose smallest standard deviation is tiny beside the column's."""
-    spread = fit.X.std("obs")
-    ratio = (fit.posterior[SCALES].median((CHAIN, DRAW)) / spread).min(FEATURE)
-    tiny = (ratio < THRESHOLDS["collapsed_scale"]).values
-    return tuple(int(k) for k in np.flatnonzero(np.broadcast_to(tiny, fit.n_components)))
+    """Components that are tiny in some direction, beside the columns' spread, where a chain ended.
+
+    Not only along the columns: two correlated features collapse onto a line first.
+    """
+    sizes = fit.posterior.sizes
+    tril = fit.parameters().scale_tril / fit.X.std("obs").values[:, None]
+    ended = tril.reshape(sizes[CHAIN], sizes[DRAW], *tril.shape[1:])[:, sizes[DRAW] // 2 :]
+    smallest = np.linalg.svd(np.nan_to_num(ended), compute_uv=False)[..., -1]
+    tiny = (np.median(smallest, axis=1) < THRESHOLDS["collapsed_scale"]).any(axis=0)
+    return tuple(int(k) for k in np.flatnonzero(tiny))

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ import xarray as xr
 
 from gmm_bayes._vocabulary import (
     CHAIN,
+    COMPONENT,
     CONSTANT_DATA,
     CORRELATION_CHOLESKY,
+    COVARIANCES,
     DATA,
     DRAW,
     FEATURE,
@@ -41,6 +43,14 @@ __all__ = ["FORMAT", "FORMAT_VERSION", "GMMFit", "load"]
 FORMAT = "gmm_bayes.GMMFit"
 FORMAT_VERSION = 1
 _ENGINE = "h5netcdf"
+# What every result holds.
+_CONTENTS = {
+    POSTERIOR: {WEIGHTS, MEANS, SCALES, COVARIANCES},
+    SAMPLE_STATS: {"lp", "energy", "log_likelihood", "n_steps", "diverging"},
+    OBSERVED_DATA: {DATA},
+    CONSTANT_DATA: {field.name for field in fields(Priors)},
+}
+_ATTRIBUTES = {"n_components", "covariance_type", "sampler", "seed", "timings", "problems"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +191,11 @@ class GMMFit:
         path : path
             Target; an existing result is replaced.
 
+        Returns
+        -------
+        pathlib.Path
+            The target.
+
         Raises
         ------
         OSError
@@ -188,8 +203,9 @@ class GMMFit:
         """
         target = Path(path)
         if not target.parent.is_dir():
+            what = "is not a directory" if target.parent.exists() else "does not exist"
             raise FileNotFoundError(
-                f"cannot save to {target}: directory {target.parent} does not exist; make it first"
+                f"cannot save to {target}: directory {target.parent} {what}; make it first"
             )
         if target.is_dir():
             raise IsADirectoryError(
@@ -202,14 +218,14 @@ class GMMFit:
                 f"cannot save to {target}: about {needed / 2**20:.0f} MiB are needed, "
                 f"{free / 2**20:.0f} MiB are free"
             )
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-        os.close(handle)
-        part = Path(name)
+        part = _temporary_beside(target)
         try:
-            self.datatree.to_netcdf(part, engine=_ENGINE)  # type: ignore[call-overload]
+            self.datatree.to_netcdf(  # type: ignore[call-overload]
+                part, engine=_ENGINE, encoding=_checksums(self.datatree)
+            )
             with part.open("rb") as file:
                 os.fsync(file.fileno())
-            if load(part) != self:
+            if not _holds(part, self):
                 raise OSError(
                     f"cannot save to {target}: the file does not read back as written; "
                     "is the disk full?"
@@ -263,6 +279,11 @@ def load(path: str | os.PathLike[str]) -> GMMFit:
     path : path
         A netCDF file.
 
+    Returns
+    -------
+    GMMFit
+        Equal to the fit that was saved.
+
     Raises
     ------
     FileNotFoundError, IsADirectoryError
@@ -273,8 +294,10 @@ def load(path: str | os.PathLike[str]) -> GMMFit:
     source = Path(path)
     if source.is_dir():
         raise IsADirectoryError(f"{source} is a directory; name the .nc file in it")
-    if not source.exists():
+    if not source.is_file():
         raise FileNotFoundError(f"there is no file {source}")
+    if not os.access(source, os.R_OK):
+        raise PermissionError(f"{source} may not be read: its permissions forbid it")
     try:
         with xr.open_datatree(source, engine=_ENGINE) as stored:
             tree = stored.load()
@@ -293,10 +316,66 @@ def load(path: str | os.PathLike[str]) -> GMMFit:
             f"this gmm_bayes reads version {FORMAT_VERSION}; load it with the "
             "version that wrote it"
         )
-    missing = {POSTERIOR, SAMPLE_STATS, OBSERVED_DATA, CONSTANT_DATA} - set(tree.children)
+    missing = {*_CONTENTS, *tree.children} - set(tree.children)
+    missing |= {f"{g}/{v}" for g in _CONTENTS if g in tree for v in _CONTENTS[g] - set(tree[g])}
+    missing |= {f"attribute {name}" for name in _ATTRIBUTES - set(tree.attrs)}
     if missing:
-        raise FileFormatError(f"{source} lacks the groups {sorted(missing)}")
-    return GMMFit(_tree(_groups(tree), tree.attrs))
+        raise FileFormatError(
+            f"{source} is damaged: it lacks {', '.join(sorted(missing))}; save the fit again"
+        )
+    fit = GMMFit(_tree(_groups(tree), tree.attrs))
+    _check_attributes(fit, source)
+    return fit
+
+
+def _check_attributes(fit: GMMFit, source: Path) -> None:
+    """Read every attribute once, so that a damaged one is found here and not hours later."""
+    for name in sorted(_ATTRIBUTES):
+        try:
+            getattr(fit, name)
+            sound = (
+                name != "covariance_type" or fit.covariance_type in COVARIANCE_STRUCTURES
+            ) and (name != "n_components" or fit.n_components == fit.posterior.sizes[COMPONENT])
+        except (TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise FileFormatError(
+                f"{source} is damaged: its attribute {name} is not what GMMFit.save wrote; "
+                "save the fit again"
+            )
+
+
+def _checksums(tree: xr.DataTree) -> dict[str, dict[str, dict[str, bool]]]:
+    """HDF5's checksums, so that a flipped bit is an error and not another posterior."""
+    return {
+        f"/{group}": {
+            str(name): {"fletcher32": True}
+            for name, variable in dataset.variables.items()
+            if variable.ndim and variable.dtype.kind in "iufbM"
+        }
+        for group, dataset in _groups(tree).items()
+    }
+
+
+def _holds(path: Path, fit: GMMFit) -> bool:
+    """Whether a file reads back as the fit."""
+    try:
+        return load(path) == fit
+    except FileFormatError:
+        return False
+
+
+def _temporary_beside(target: Path) -> Path:
+    """An empty file in the same directory, so that it can be renamed onto the target."""
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    except OSError as error:
+        raise type(error)(
+            f"cannot save to {target}: no file can be made in {target.parent} "
+            f"({error.strerror}); choose another directory"
+        ) from error
+    os.close(handle)
+    return Path(name)
 
 
 def _groups(tree: xr.DataTree) -> dict[str, xr.Dataset]:

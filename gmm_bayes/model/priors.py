@@ -11,6 +11,7 @@ from gmm_bayes._validation import (
     check_data,
     check_finite,
     check_fit_size,
+    check_integer,
     check_n_components,
     check_positive,
     check_seed,
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["PriorArrays", "Priors", "default_priors", "kmeans_centers"]
+
+
+# How many axes each field may have, in words, before the sizes of the mixture are known.
+_AXES = {
+    "weight_concentration": {0: "one number", 1: "one per component"},
+    "mean_loc": {2: "an array of shape (n_components, n_features)"},
+    "mean_covariance": {0: "one variance", 1: "one variance per feature", 2: "a matrix"},
+    "scale_scale": {0: "one number", 1: "one per feature"},
+    "correlation_concentration": {0: "one number"},
+}
 
 
 class PriorArrays(NamedTuple):
@@ -90,12 +101,23 @@ class Priors:
             if field.name == "mean_loc" and value is None:
                 continue
             array = check_finite(value, field.name)
-            array = array.copy()
             array.setflags(write=False)
             object.__setattr__(self, field.name, float(array) if array.ndim == 0 else array)
-        for name in ("weight_concentration", "scale_scale", "correlation_concentration"):
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        """Check what can be known before the sizes of a mixture are."""
+        for name, axes in _AXES.items():
+            if getattr(self, name) is None:
+                continue
             value = np.asarray(getattr(self, name))
-            check_positive(value, name, {value.shape: "numbers"})
+            if value.ndim not in axes:
+                wanted = " or ".join(axes.values())
+                raise ValueError(f"{name} must be {wanted}, got shape {value.shape}")
+            if name == "mean_covariance" and value.ndim == 2:
+                self._mean_scale_tril(len(value))
+            elif name != "mean_loc":
+                check_positive(value, name, {value.shape: "numbers"})
 
     @classmethod
     def fixed(
@@ -134,11 +156,14 @@ class Priors:
         """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
-    def with_centers(self, X: np.ndarray, n_components: int, seed: int = 0) -> "Priors":
+    def with_centers(self, X: Any, n_components: int, seed: int = 0) -> "Priors":
         """Return the same priors with `mean_loc` filled by the k-means centroids of `X`."""
         if self.mean_loc is not None:
             return self
-        return self.replace(mean_loc=kmeans_centers(X, n_components, seed=seed))
+        table = check_data(X, min_rows=2)
+        n_components = check_n_components(n_components, len(table.values))
+        check_fit_size(table, n_components, 0)
+        return self.replace(mean_loc=kmeans_centers(table.values, n_components, seed=seed))
 
     def arrays(self, n_components: int, n_features: int) -> PriorArrays:
         """Check the shapes for a mixture of a given size and fill them in.
@@ -190,7 +215,11 @@ class Priors:
             )
             return np.diag(np.sqrt(np.broadcast_to(variance, (d,))))
         if not np.allclose(covariance, covariance.T, rtol=1e-10, atol=0):
-            raise ValueError("mean_covariance must be symmetric")
+            i, j = np.argwhere(~np.isclose(covariance, covariance.T, rtol=1e-10, atol=0))[0]
+            raise ValueError(
+                f"mean_covariance must be symmetric, got {covariance[i, j]:g} at [{i}, {j}] and "
+                f"{covariance[j, i]:g} at [{j}, {i}]; give (B + B.T) / 2"
+            )
         # Factorised in correlation form, so that columns of very different units do no harm.
         variance = np.diag(covariance)
         if not (variance > 0).all():
@@ -201,7 +230,11 @@ class Priors:
         try:
             factor = np.linalg.cholesky(covariance / sd[:, None] / sd)
         except np.linalg.LinAlgError:
-            raise ValueError("mean_covariance must be positive definite") from None
+            smallest = np.linalg.eigvalsh(covariance / sd[:, None] / sd)[0]
+            raise ValueError(
+                "mean_covariance must be positive definite, got a matrix whose correlations have "
+                f"the eigenvalue {smallest:.3g}"
+            ) from None
         return sd[:, None] * factor
 
     def summary(self) -> "pd.DataFrame":
@@ -268,7 +301,6 @@ def default_priors(X: Any, n_components: int, *, seed: int = 0) -> Priors:
     table = check_data(X, min_rows=2)
     n_components = check_n_components(n_components, len(table.values))
     check_fit_size(table, n_components, 0)
-    check_seed(seed)
     spread = table.values.std(axis=0)
     return Priors(
         mean_loc=kmeans_centers(table.values, n_components, seed=seed),
@@ -294,6 +326,8 @@ def kmeans_centers(X: np.ndarray, n_components: int, *, seed: int = 0) -> np.nda
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
+    seed = check_integer(seed, "seed", 0)
+    check_seed(seed)
     loc, spread = X.mean(axis=0), X.std(axis=0)
     with warnings.catch_warnings():
         # Fewer distinct rows than components: two centres coincide, which is a fine prior.
@@ -308,6 +342,8 @@ def _words(value: Any) -> str:
     if value is None:
         return "None"
     array = np.asarray(value)
+    if array.ndim == 0:
+        return f"{float(array):.6g}"
     if (
         array.ndim == 2
         and array.shape[0] == array.shape[1] > 1
