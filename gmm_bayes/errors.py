@@ -1,7 +1,9 @@
 """The exceptions and warnings of the package, so that callers can catch them by name."""
 
 __all__ = [
+    "ConfigError",
     "ConvergenceWarning",
+    "DataError",
     "DataWarning",
     "DeviceError",
     "FileFormatError",
@@ -11,6 +13,8 @@ __all__ = [
     "LabelSwitchingError",
     "LargeArrayWarning",
     "MissingDependencyError",
+    "OutputError",
+    "TableError",
 ]
 
 
@@ -36,6 +40,22 @@ class LabelSwitchingError(GMMBayesError, RuntimeError):
 
 class MissingDependencyError(GMMBayesError, ImportError):
     """An optional part is not installed; the message names the extra that brings it."""
+
+
+class ConfigError(GMMBayesError, ValueError):
+    """A job file, or an option that changes it, is not usable; the message names the key."""
+
+
+class OutputError(GMMBayesError, OSError):
+    """The results cannot be written where they should be."""
+
+
+class TableError(GMMBayesError, ValueError):
+    """A file does not hold a table of numbers; the message says where it stops being one."""
+
+
+class DataError(GMMBayesError, ValueError):
+    """The data of a job cannot be read or fitted."""
 
 
 class GMMBayesWarning(UserWarning):

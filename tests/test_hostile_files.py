@@ -18,7 +18,7 @@ from hostile import raises_exactly, small_fit, table
 
 import gmm_bayes as gb
 from gmm_bayes.errors import FileFormatError
-from gmm_bayes.inference import result
+from gmm_bayes.inference import storage
 
 
 @pytest.fixture
@@ -341,5 +341,5 @@ def test_a_file_holds_no_code(saved):
         )
     assert b"pickle" not in saved.read_bytes()
     assert kinds <= set("fiubO")
-    for name in result._ATTRIBUTES - {"n_components", "covariance_type"}:
+    for name in storage.ATTRIBUTES - {"n_components", "covariance_type"}:
         json.loads(attributes[name])

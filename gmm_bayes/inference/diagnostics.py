@@ -2,20 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import xarray as xr
-from scipy.optimize import linear_sum_assignment
 
-from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, MEANS, SCALES, WEIGHTS
-from gmm_bayes.inference import arviz_bridge
+from gmm_bayes._vocabulary import CHAIN, DRAW, MEANS
+from gmm_bayes.inference import measures
 from gmm_bayes.inference.result import GMMFit
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["THRESHOLDS", "Diagnosis", "diagnose", "labels_switched"]
+__all__ = ["THRESHOLDS", "Diagnosis", "diagnose"]
 
 # Vehtari, Gelman, Simpson, Carpenter, Buerkner (2021), Rank-normalization, folding, and
 # localization: R-hat below 1.01 and an ESS of 100 per chain. Betancourt (2016), Diagnosing
@@ -32,9 +30,6 @@ THRESHOLDS: Final = {
     "collapsed_scale": 1e-4,
     "min_draws": 8,
 }
-
-# Stretches of a chain that are compared when looking for switched labels.
-_STRETCHES = 10
 
 
 @dataclass(frozen=True)
@@ -131,9 +126,9 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     if not isinstance(fit, GMMFit):
         raise TypeError(f"fit must be a GMMFit, got {type(fit).__name__}; gmm_bayes.fit makes one")
     stats = fit.sample_stats
-    table = _table(fit)
+    table = measures.agreement_table(fit)
     free = table[table["label_free"].astype(bool)]
-    switched = labels_switched(fit)
+    switched = measures.labels_switched(fit)
     judged = free if switched else table
     log_likelihood = stats["log_likelihood"]
     numbers = {
@@ -143,13 +138,13 @@ def diagnose(fit: GMMFit) -> Diagnosis:
         "table": table,
         "n_divergences": int(stats["diverging"].sum()),
         "n_max_tree_depth": int((stats["n_steps"] >= 2.0**fit.sampler.max_tree_depth - 1).sum()),
-        "e_bfmi": _e_bfmi(stats["energy"].values),
-        "repeated_share": _repeated_share(fit.posterior[MEANS]),
+        "e_bfmi": measures.e_bfmi(stats["energy"].values),
+        "repeated_share": measures.repeated_share(fit.posterior[MEANS]),
         "log_likelihood": log_likelihood.mean(DRAW).values,
-        "worse_chains": _worse_chains(log_likelihood.values),
-        "n_occupied": _n_occupied(fit),
+        "worse_chains": measures.worse_chains(log_likelihood.values, THRESHOLDS["worse_chain_sd"]),
+        "n_occupied": measures.n_occupied(fit),
         "switched": switched,
-        "collapsed": _collapsed(fit),
+        "collapsed": measures.collapsed_components(fit, THRESHOLDS["collapsed_scale"]),
     }
     found = list(_findings(fit, numbers))
     return Diagnosis(
@@ -161,50 +156,22 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     )
 
 
-def labels_switched(fit: GMMFit) -> bool:
-    """Whether components changed places between chains, or between stretches of a chain.
-
-    The mean position of every component over a stretch of draws, in units of the columns' spread
-    and weighted by how many rows it holds, is matched to the first stretch of the first chain. A
-    best match that is not the identity, and clearly better, means a switch. Shape of what is
-    compared: (stretches, n_components, n_features).
-    """
-    if fit.n_components == 1:
-        return False
-    spread = fit.X.std("obs").values
-    means = fit.posterior[MEANS].values / spread
-    weights = fit.posterior[WEIGHTS].values
-    if not (np.isfinite(means).all() and np.isfinite(weights).all()):
-        return False
-    pieces = min(_STRETCHES, means.shape[1])
-    stretches = [
-        (m.mean(0), w.mean(0))
-        for chain in range(means.shape[0])
-        for m, w in zip(
-            np.array_split(means[chain], pieces),
-            np.array_split(weights[chain], pieces),
-            strict=True,
-        )
-    ]
-    first_means, first_weights = stretches[0]
-    for stretch_means, stretch_weights in stretches[1:]:
-        distance = ((stretch_means[:, None] - first_means[None]) ** 2).sum(-1)
-        cost = np.minimum(stretch_weights[:, None], first_weights[None]) * distance
-        rows, columns = linear_sum_assignment(cost)
-        stay, move = np.trace(cost), cost[rows, columns].sum()
-        if stay > 2 * move + 1e-3:
-            return True
-    return False
+_LONGER = "Run more draws (num_warmup, num_samples)."
 
 
-def _findings(fit: GMMFit, n: dict) -> Iterator[tuple[str, str]]:
-    """(problem, advice) for everything that is wrong."""
-    chains, draws = fit.posterior.sizes[CHAIN], fit.posterior.sizes[DRAW]
-    enough_ess = THRESHOLDS["ess_per_chain"] * chains
-    longer = "run more draws (num_warmup, num_samples)"
+def _findings(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(problem, advice) for everything that is wrong, the worst first."""
+    draws = fit.posterior.sizes[DRAW]
     if draws < THRESHOLDS["min_draws"]:
-        yield f"{draws} draws a chain are too few to judge", longer.capitalize() + "."
+        yield f"{draws} draws a chain are too few to judge", _LONGER
         return
+    yield from _disagreements(n)
+    yield from _too_short(fit, n)
+    yield from _bad_geometry(fit, n)
+
+
+def _disagreements(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Chains, or parts of them, that are not about the same thing."""
     if not np.isfinite(n["rhat"]):
         yield (
             "R-hat cannot be computed: draws are not finite, or no chain moved",
@@ -223,36 +190,43 @@ def _findings(fit: GMMFit, n: dict) -> Iterator[tuple[str, str]]:
             "Use label-free answers (log_predictive_density) or a prior that tells the "
             "components apart; averages per component mean nothing.",
         )
+
+
+def _too_short(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Chains that have not said enough yet."""
+    enough = THRESHOLDS["ess_per_chain"] * fit.posterior.sizes[CHAIN]
     if n["rhat"] > THRESHOLDS["rhat"]:
         yield (
             f"R-hat is {n['rhat']:.3f} (should be below {THRESHOLDS['rhat']})",
-            longer.capitalize() + "; if that does not help, the chains sit in different modes.",
+            "Run more draws (num_warmup, num_samples); if that does not help, the chains sit in "
+            "different modes.",
         )
-    for kind in ("ess_bulk", "ess_tail"):
-        if not n[kind] >= enough_ess:
-            yield (
-                f"{kind.removeprefix('ess_')} ESS is {n[kind]:.0f} (should be above {enough_ess})",
-                longer.capitalize() + ".",
-            )
+    for kind in ("bulk", "tail"):
+        # Not "<": a NaN is not enough either.
+        if not n[f"ess_{kind}"] >= enough:
+            yield f"{kind} ESS is {n[f'ess_{kind}']:.0f} (should be above {enough})", _LONGER
+
+
+def _bad_geometry(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Signs that the sampler could not go everywhere."""
+    total = fit.posterior.sizes[CHAIN] * fit.posterior.sizes[DRAW]
+    repeated = n["repeated_share"].max()
     if n["n_divergences"]:
         yield (
-            f"{n['n_divergences']} of {chains * draws} draws diverged",
+            f"{n['n_divergences']} of {total} draws diverged",
             "Raise target_accept_prob, or take fewer components or a tighter prior.",
         )
     if n["n_max_tree_depth"]:
         yield (
-            f"{n['n_max_tree_depth']} of {chains * draws} trajectories were cut at the maximum "
-            "tree depth",
+            f"{n['n_max_tree_depth']} of {total} trajectories were cut at the maximum tree depth",
             "Raise num_warmup or max_tree_depth.",
         )
     if (n["e_bfmi"] < THRESHOLDS["e_bfmi"]).any():
+        lowest = np.nanmin(n["e_bfmi"])
+        yield f"E-BFMI is {lowest:.2f} (should be above {THRESHOLDS['e_bfmi']})", _LONGER
+    if repeated > THRESHOLDS["repeated_share"]:
         yield (
-            f"E-BFMI is {np.nanmin(n['e_bfmi']):.2f} (should be above {THRESHOLDS['e_bfmi']})",
-            longer.capitalize() + ".",
-        )
-    if n["repeated_share"].max() > THRESHOLDS["repeated_share"]:
-        yield (
-            f"{n['repeated_share'].max():.0%} of a chain's draws repeat the one before",
+            f"{repeated:.0%} of a chain's draws repeat the one before",
             "Raise target_accept_prob and num_warmup.",
         )
     if n["collapsed"]:
@@ -263,7 +237,7 @@ def _findings(fit: GMMFit, n: dict) -> Iterator[tuple[str, str]]:
         )
 
 
-def _notes(fit: GMMFit, n: dict) -> Iterator[str]:
+def _notes(fit: GMMFit, n: dict[str, Any]) -> Iterator[str]:
     if fit.posterior.sizes[CHAIN] == 1:
         yield "one chain cannot show a mode that it missed: run several (num_chains)"
     empty = fit.n_components - n["n_occupied"]
@@ -272,115 +246,3 @@ def _notes(fit: GMMFit, n: dict) -> Iterator[str]:
             f"{n['n_occupied']:.0f} of {fit.n_components} components are occupied; the "
             "parameters of an empty one are the prior's"
         )
-
-
-def _table(fit: GMMFit) -> "pd.DataFrame":
-    """Worst R-hat and ESS of each quantity."""
-    import pandas as pd
-
-    rows = {}
-    sites = fit.posterior.drop_vars("covariances")
-    for dataset, label_free in ((_label_free(fit), True), (sites, False)):
-        moving = _moving_entries(dataset)
-        if not moving:
-            continue
-        measures = {
-            "rhat": arviz_bridge.rhat(_at_least_two_chains(moving)),
-            "ess_bulk": arviz_bridge.ess(moving, "bulk"),
-            "ess_tail": arviz_bridge.ess(moving, "tail"),
-        }
-        for name in moving.data_vars:
-            row = {
-                measure: float(
-                    values[name].max(skipna=False)
-                    if measure == "rhat"
-                    else values[name].min(skipna=False)
-                )
-                for measure, values in measures.items()
-            }
-            rows[str(name)] = {"label_free": label_free, **row}
-    columns = ["label_free", "rhat", "ess_bulk", "ess_tail"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-
-
-def _label_free(fit: GMMFit) -> xr.Dataset:
-    """Quantities that do not change when components change places."""
-    stats, posterior = fit.sample_stats, fit.posterior
-    weights, means = posterior[WEIGHTS], posterior[MEANS]
-    mean = (weights * means).sum(COMPONENT)
-    second = (weights * ((means - mean) ** 2 + posterior[SCALES] ** 2)).sum(COMPONENT)
-    return xr.Dataset(
-        {
-            "log_likelihood": stats["log_likelihood"],
-            "lp": stats["lp"],
-            "mixture_mean": mean,
-            "mixture_sd": np.sqrt(second),
-        }
-    )
-
-
-def _moving_entries(dataset: xr.Dataset) -> xr.Dataset:
-    """Drop entries that are constant by construction, such as the zeros of a Cholesky factor."""
-    flat = {}
-    for name, variable in dataset.data_vars.items():
-        values = variable.transpose(CHAIN, DRAW, ...).values
-        values = values.reshape(*values.shape[:2], -1)
-        # A NaN is not constant by construction.
-        moving = np.ptp(values.reshape(-1, values.shape[-1]), axis=0) != 0
-        if moving.any():
-            flat[name] = ((CHAIN, DRAW, f"{name}_entry"), values[..., moving])
-    return xr.Dataset(flat)
-
-
-def _at_least_two_chains(dataset: xr.Dataset) -> xr.Dataset:
-    """A single chain as its two halves, because ArviZ compares no chain with itself."""
-    n_draws = dataset.sizes[DRAW]
-    if dataset.sizes[CHAIN] > 1 or n_draws < 2:
-        return dataset
-    half = n_draws // 2
-    first, second = dataset.isel({DRAW: slice(half)}), dataset.isel({DRAW: slice(-half, None)})
-    return xr.concat([first, second], CHAIN)
-
-
-def _e_bfmi(energy: np.ndarray) -> np.ndarray:
-    """Per chain (Betancourt 2016, equation 4.1); ArviZ's call for it differs between its lines."""
-    if energy.shape[1] < 2:
-        return np.full(len(energy), np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)
-
-
-def _repeated_share(means: xr.DataArray) -> np.ndarray:
-    values = means.transpose(CHAIN, DRAW, ...).values
-    if values.shape[1] < 2:
-        return np.zeros(len(values))
-    same = (np.diff(values, axis=1) == 0).all(axis=(2, 3))
-    return same.mean(axis=1)
-
-
-def _worse_chains(log_likelihood: np.ndarray) -> tuple[int, ...]:
-    means = log_likelihood.mean(axis=1)
-    best = int(means.argmax())
-    # Below a tenth of a nat two chains say the same whatever their spread.
-    allowed = THRESHOLDS["worse_chain_sd"] * log_likelihood[best].std() + 0.1
-    return tuple(int(c) for c in np.flatnonzero(means < means[best] - allowed))
-
-
-def _n_occupied(fit: GMMFit) -> float:
-    """Given a draw's weights, Dirichlet(a + counts) has mean (a_k + n_k) / (sum a + N)."""
-    concentration = fit.priors.weight_concentration
-    counts = fit.posterior[WEIGHTS].values * (fit.n_obs + concentration.sum()) - concentration
-    return float(np.median((counts >= 1).sum(axis=-1)))
-
-
-def _collapsed(fit: GMMFit) -> tuple[int, ...]:
-    """Components that are tiny in some direction, beside the columns' spread, where a chain ended.
-
-    Not only along the columns: two correlated features collapse onto a line first.
-    """
-    sizes = fit.posterior.sizes
-    tril = fit.parameters().scale_tril / fit.X.std("obs").values[:, None]
-    ended = tril.reshape(sizes[CHAIN], sizes[DRAW], *tril.shape[1:])[:, sizes[DRAW] // 2 :]
-    smallest = np.linalg.svd(np.nan_to_num(ended), compute_uv=False)[..., -1]
-    tiny = (np.median(smallest, axis=1) < THRESHOLDS["collapsed_scale"]).any(axis=0)
-    return tuple(int(k) for k in np.flatnonzero(tiny))

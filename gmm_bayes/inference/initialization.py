@@ -7,14 +7,14 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.optimize import linear_sum_assignment
 
-from gmm_bayes._validation import check_choice
+from gmm_bayes._validation import check_choice, check_finite
 from gmm_bayes._vocabulary import INIT_METHODS
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.potential import ModelSpec
-from gmm_bayes.model.priors import PriorArrays
+from gmm_bayes.model.priors import PriorArrays, few_threads
 
-__all__ = ["em_start", "jitter", "match_to_prior"]
+__all__ = ["check_init", "check_start", "em_start", "jitter", "match_to_prior"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def _em(X: np.ndarray, spec: ModelSpec, method: str, seed: int) -> tuple[Mixture
         max_iter=300,
         tol=1e-5,
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), few_threads(X):
         # The start of a chain need not be the exact maximum, and k-means may find two equal rows.
         warnings.simplefilter("ignore", ConvergenceWarning)
         em.fit(X)
@@ -146,3 +146,34 @@ def check_init(init: object) -> None:
     """Raise unless `init` names a kind of start or is a mixture to start from."""
     if not isinstance(init, MixtureParameters):
         check_choice(init, "init", INIT_METHODS)
+
+
+def check_start(start: MixtureParameters, n_components: int, n_features: int) -> MixtureParameters:
+    """Return a start of the right shapes, its weights positive and its factors those of Cholesky.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not one.
+    """
+    k, d = n_components, n_features
+    shapes = {
+        "means": ("n_components, n_features", (k, d)),
+        "weights": ("n_components,", (k,)),
+        "scale_tril": ("n_components, n_features, n_features", (k, d, d)),
+    }
+    arrays = {name: check_finite(getattr(start, name), f"init.{name}") for name in shapes}
+    for name, (words, shape) in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(
+                f"init.{name} must have shape ({words}) = {shape}, got {arrays[name].shape}"
+            )
+    weights, tril = arrays["weights"], arrays["scale_tril"]
+    if not (weights > 0).all() or abs(weights.sum() - 1) > 1e-6:
+        raise ValueError(f"init.weights must be positive and sum to 1, got {weights}")
+    if (np.diagonal(tril, axis1=1, axis2=2) <= 0).any() or np.triu(tril, 1).any():
+        raise ValueError(
+            "init.scale_tril must be lower triangular with a positive diagonal; "
+            "MixtureParameters.from_covariances makes it"
+        )
+    return MixtureParameters(**arrays)

@@ -1,7 +1,8 @@
 """Minus the log joint on a flat unconstrained vector, and the way to that vector and back.
 
-Everything comes from the NumPyro model: the priors, the transforms and the likelihood. The data are
-arguments, never constants, so one compiled program serves every table of the same shape.
+The prior and the transforms come from the NumPyro model, the likelihood from the kernel's sum over
+rows; a test holds the two together equal to the model's own log density. The data are arguments,
+never constants, so one compiled program serves every table of the same shape.
 """
 
 import math
@@ -10,7 +11,6 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpyro.infer import Predictive
@@ -24,10 +24,10 @@ from gmm_bayes._vocabulary import (
     WEIGHTS,
     CovarianceType,
 )
-from gmm_bayes.core import mixture
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
+from gmm_bayes.core.likelihood import RowBlocks, natural_parameters, sum_log_density
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.model.gaussian_mixture import gaussian_mixture
+from gmm_bayes.model.gaussian_mixture import gaussian_mixture, latent_mixture
 from gmm_bayes.model.priors import PriorArrays
 
 __all__ = [
@@ -51,14 +51,15 @@ class ModelSpec(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What a program is given: rows (N, D) and priors, in the same units."""
+    """What a program is given: blocks of rows and priors, in the same units."""
 
-    X: Any
+    rows: RowBlocks
     prior: PriorArrays
 
-
-def _model_kwargs(data: Data, spec: ModelSpec) -> dict[str, Any]:
-    return {**spec._asdict(), "priors": data.prior}
+    @property
+    def n_features(self) -> int:
+        """Number of columns."""
+        return self.rows.values.shape[1]
 
 
 # The inner jit lets the leapfrog steps share one trace of NumPyro's handlers.
@@ -72,26 +73,28 @@ def potential(z: jax.Array, data: Data, spec: ModelSpec) -> jax.Array:
     data : Data
     spec : ModelSpec
     """
-    params = _unravel(z, spec, data.X.shape[1])
-    return potential_energy(gaussian_mixture, (data.X,), _model_kwargs(data, spec), params)
+    params = _unravel(z, spec, data.n_features)
+    minus_log_prior = potential_energy(latent_mixture, (data.prior,), spec._asdict(), params)
+    return minus_log_prior - log_likelihood(constrain(z, data, spec), data, spec)
 
 
 def constrain(z: jax.Array, data: Data, spec: ModelSpec) -> dict[str, jax.Array]:
     """Return the model's sites, `covariances` left out, at one unconstrained vector."""
-    params = _unravel(z, spec, data.X.shape[1])
-    sites = constrain_fn(gaussian_mixture, (data.X,), _model_kwargs(data, spec), params)
+    params = _unravel(z, spec, data.n_features)
+    sites = constrain_fn(latent_mixture, (data.prior,), spec._asdict(), params)
     return {name: value for name, value in sites.items() if name != COVARIANCES}
 
 
 def unconstrain(sites: Mapping[str, Any], data: Data, spec: ModelSpec) -> jax.Array:
     """Return the unconstrained vector of given sites."""
-    params = unconstrain_fn(gaussian_mixture, (data.X,), _model_kwargs(data, spec), dict(sites))
+    params = unconstrain_fn(latent_mixture, (data.prior,), spec._asdict(), dict(sites))
     return ravel_pytree(params)[0]
 
 
-def log_likelihood(sites: Mapping[str, jax.Array], X: jax.Array, spec: ModelSpec) -> jax.Array:
+def log_likelihood(sites: Mapping[str, jax.Array], data: Data, spec: ModelSpec) -> jax.Array:
     """Log-likelihood of all rows at one point, a scalar in nats."""
-    return jnp.sum(mixture.log_density(X, parameters(sites, X.shape[1], spec)))
+    theta = natural_parameters(*parameters(sites, data.n_features, spec))
+    return sum_log_density(theta, data.rows)
 
 
 def parameters(
@@ -133,12 +136,11 @@ def _unconstrained_shapes(
         np.full(k, 1 / k), np.zeros((k, d)), np.broadcast_to(np.eye(d), (k, d, d))
     )
 
-    def unconstrained(data: Data, start: MixtureParameters) -> dict[str, jax.Array]:
-        values = site_values(start, spec)
-        return unconstrain_fn(gaussian_mixture, (data.X,), _model_kwargs(data, spec), values)
+    def unconstrained(prior: PriorArrays, start: MixtureParameters) -> dict[str, jax.Array]:
+        return unconstrain_fn(latent_mixture, (prior,), spec._asdict(), site_values(start, spec))
 
     # As arguments, the arrays are abstract and NumPyro has nothing to check eagerly.
-    shapes = jax.eval_shape(unconstrained, Data(np.zeros((1, d)), prior), start)
+    shapes = jax.eval_shape(unconstrained, prior, start)
     return tuple((name, shapes[name].shape) for name in sorted(shapes))
 
 
@@ -147,7 +149,6 @@ def sample_prior(
     key: jax.Array, prior: PriorArrays, spec: ModelSpec, *, n_obs: int, n_draws: int
 ) -> dict[str, jax.Array]:
     """Draw every site of the model, rows `X` included, from the prior: shapes (n_draws, ...)."""
-    data = Data(None, prior)
     return Predictive(gaussian_mixture, num_samples=n_draws)(
-        key, None, n_obs=n_obs, **_model_kwargs(data, spec)
+        key, None, n_obs=n_obs, priors=prior, **spec._asdict()
     )

@@ -3,15 +3,11 @@
 import html
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from gmm_bayes._vocabulary import (
@@ -19,7 +15,6 @@ from gmm_bayes._vocabulary import (
     COMPONENT,
     CONSTANT_DATA,
     CORRELATION_CHOLESKY,
-    COVARIANCES,
     DATA,
     DRAW,
     FEATURE,
@@ -34,23 +29,11 @@ from gmm_bayes._vocabulary import (
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import FileFormatError
-from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.inference import arviz_bridge, storage
 from gmm_bayes.inference.samplers import NUTS
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "GMMFit", "load"]
-
-FORMAT = "gmm_bayes.GMMFit"
-FORMAT_VERSION = 1
-_ENGINE = "h5netcdf"
-# What every result holds.
-_CONTENTS = {
-    POSTERIOR: {WEIGHTS, MEANS, SCALES, COVARIANCES},
-    SAMPLE_STATS: {"lp", "energy", "log_likelihood", "n_steps", "diverging"},
-    OBSERVED_DATA: {DATA},
-    CONSTANT_DATA: {field.name for field in fields(Priors)},
-}
-_ATTRIBUTES = {"n_components", "covariance_type", "sampler", "seed", "timings", "problems"}
+__all__ = ["GMMFit", "load"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +161,8 @@ class GMMFit:
 
     def with_group(self, name: str, dataset: xr.Dataset) -> "GMMFit":
         """Return the same fit with one more group in its tree."""
-        return GMMFit(_tree({**_groups(self.datatree), name: dataset}, self.datatree.attrs))
+        groups = {**storage.groups(self.datatree), name: dataset}
+        return GMMFit(storage.build(groups, self.datatree.attrs))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one netCDF file, whole or not at all.
@@ -201,40 +185,7 @@ class GMMFit:
         OSError
             If the directory is missing, read-only or too full. The draws stay in memory.
         """
-        target = Path(path)
-        if not target.parent.is_dir():
-            what = "is not a directory" if target.parent.exists() else "does not exist"
-            raise FileNotFoundError(
-                f"cannot save to {target}: directory {target.parent} {what}; make it first"
-            )
-        if target.is_dir():
-            raise IsADirectoryError(
-                f"cannot save to {target}: it is a directory; name a file in it"
-            )
-        needed = int(1.2 * self.datatree.nbytes) + 2**20
-        free = shutil.disk_usage(target.parent).free
-        if free < needed:
-            raise OSError(
-                f"cannot save to {target}: about {needed / 2**20:.0f} MiB are needed, "
-                f"{free / 2**20:.0f} MiB are free"
-            )
-        part = _temporary_beside(target)
-        try:
-            self.datatree.to_netcdf(  # type: ignore[call-overload]
-                part, engine=_ENGINE, encoding=_checksums(self.datatree)
-            )
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            if not _holds(part, self):
-                raise OSError(
-                    f"cannot save to {target}: the file does not read back as written; "
-                    "is the disk full?"
-                )
-            part.chmod(0o666 & ~_umask())
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        return target
+        return storage.write(self.datatree, Path(path))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GMMFit) and self.datatree.identical(other.datatree)
@@ -292,45 +243,14 @@ def load(path: str | os.PathLike[str]) -> GMMFit:
         If the file is damaged, not a result, or of another format version.
     """
     source = Path(path)
-    if source.is_dir():
-        raise IsADirectoryError(f"{source} is a directory; name the .nc file in it")
-    if not source.is_file():
-        raise FileNotFoundError(f"there is no file {source}")
-    if not os.access(source, os.R_OK):
-        raise PermissionError(f"{source} may not be read: its permissions forbid it")
-    try:
-        with xr.open_datatree(source, engine=_ENGINE) as stored:
-            tree = stored.load()
-    except Exception as error:
-        raise FileFormatError(
-            f"{source} is not a readable netCDF file: it is damaged or was not "
-            f"written by GMMFit.save ({type(error).__name__})"
-        ) from error
-    if tree.attrs.get("format") != FORMAT:
-        raise FileFormatError(
-            f"{source} is not a result of gmm_bayes: it has no format tag {FORMAT!r}"
-        )
-    if tree.attrs.get("format_version") != FORMAT_VERSION:
-        raise FileFormatError(
-            f"{source} has format version {tree.attrs.get('format_version')}, "
-            f"this gmm_bayes reads version {FORMAT_VERSION}; load it with the "
-            "version that wrote it"
-        )
-    missing = {*_CONTENTS, *tree.children} - set(tree.children)
-    missing |= {f"{g}/{v}" for g in _CONTENTS if g in tree for v in _CONTENTS[g] - set(tree[g])}
-    missing |= {f"attribute {name}" for name in _ATTRIBUTES - set(tree.attrs)}
-    if missing:
-        raise FileFormatError(
-            f"{source} is damaged: it lacks {', '.join(sorted(missing))}; save the fit again"
-        )
-    fit = GMMFit(_tree(_groups(tree), tree.attrs))
+    fit = GMMFit(storage.read(source))
     _check_attributes(fit, source)
     return fit
 
 
 def _check_attributes(fit: GMMFit, source: Path) -> None:
     """Read every attribute once, so that a damaged one is found here and not hours later."""
-    for name in sorted(_ATTRIBUTES):
+    for name in sorted(storage.ATTRIBUTES):
         try:
             getattr(fit, name)
             sound = (
@@ -343,57 +263,3 @@ def _check_attributes(fit: GMMFit, source: Path) -> None:
                 f"{source} is damaged: its attribute {name} is not what GMMFit.save wrote; "
                 "save the fit again"
             )
-
-
-def _checksums(tree: xr.DataTree) -> dict[str, dict[str, dict[str, bool]]]:
-    """HDF5's checksums, so that a flipped bit is an error and not another posterior."""
-    return {
-        f"/{group}": {
-            str(name): {"fletcher32": True}
-            for name, variable in dataset.variables.items()
-            if variable.ndim and variable.dtype.kind in "iufbM"
-        }
-        for group, dataset in _groups(tree).items()
-    }
-
-
-def _holds(path: Path, fit: GMMFit) -> bool:
-    """Whether a file reads back as the fit."""
-    try:
-        return load(path) == fit
-    except FileFormatError:
-        return False
-
-
-def _temporary_beside(target: Path) -> Path:
-    """An empty file in the same directory, so that it can be renamed onto the target."""
-    try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    except OSError as error:
-        raise type(error)(
-            f"cannot save to {target}: no file can be made in {target.parent} "
-            f"({error.strerror}); choose another directory"
-        ) from error
-    os.close(handle)
-    return Path(name)
-
-
-def _groups(tree: xr.DataTree) -> dict[str, xr.Dataset]:
-    return {str(name): node.to_dataset() for name, node in tree.children.items()}
-
-
-def _tree(groups: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> xr.DataTree:
-    """Build the one labelled tree. Attributes are strings and integers, so they survive a file."""
-    plain = {
-        name: int(value) if isinstance(value, (int, np.integer)) else value
-        for name, value in attrs.items()
-    }
-    tree = xr.DataTree.from_dict(dict(groups))
-    tree.attrs = plain
-    return tree
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -24,12 +24,19 @@ from gmm_bayes._validation import (
 )
 from gmm_bayes._vocabulary import CovarianceType, InitMethod
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
+from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import ConvergenceWarning, InferenceError
-from gmm_bayes.inference import result
+from gmm_bayes.inference import storage
 from gmm_bayes.inference.devices import double_precision, find_device
 from gmm_bayes.inference.diagnostics import diagnose
-from gmm_bayes.inference.initialization import check_init, em_start, jitter, match_to_prior
+from gmm_bayes.inference.initialization import (
+    check_init,
+    check_start,
+    em_start,
+    jitter,
+    match_to_prior,
+)
 from gmm_bayes.inference.labelling import label_draws
 from gmm_bayes.inference.potential import Data, ModelSpec, potential, site_values, unconstrain
 from gmm_bayes.inference.progress import wanted
@@ -116,7 +123,7 @@ def fit(
     >>> fit.posterior["weights"].mean(("chain", "draw")).round(1).values
     array([0.4, 0.6])
     """
-    table, spec, sampler, words, cautions = _check(
+    table, spec, sampler, init, words, cautions = _check(
         X, n_components, covariance_type, sampler, init, n_init, seed
     )
     chosen_device = find_device(device)
@@ -134,20 +141,19 @@ def fit(
     structure = COVARIANCE_STRUCTURES[spec.covariance_type]
     units = Standardization.of(table.values, structure)
     with double_precision(), jax.default_device(chosen_device):
+        Z = units.apply(table.values)
         data = Data(
-            jax.device_put(units.apply(table.values)),
+            jax.device_put(block_rows(Z)),
             PriorArrays(*map(jax.device_put, units.apply_to_priors(prior))),
         )
         solution = (
             units.apply_to_parameters(init)
             if isinstance(init, MixtureParameters)
-            else em_start(
-                np.asarray(data.X), spec, init=init, n_init=n_init, seed=_integer(em_seed)
-            )
+            else em_start(Z, spec, init=init, n_init=n_init, seed=_integer(em_seed))
         )
         solution = match_to_prior(solution, data.prior)
         rngs = [np.random.default_rng(s) for s in chain_seeds]
-        starts = _finite_starts(solution, data, spec, rngs)
+        starts = _finite_starts(solution, len(Z), data, spec, rngs)
         keys = np.stack([rng.integers(0, 2**32, 2, dtype=np.uint32) for rng in rngs])
         initialised = time.perf_counter()
         draws = sampler.run(starts, keys, data, spec, progress=wanted(progress))
@@ -164,12 +170,12 @@ def _check(
     init: Any,
     n_init: Any,
     seed: Any,
-) -> tuple[Table, ModelSpec, NUTS, np.ndarray, list[str]]:
+) -> tuple[Table, ModelSpec, NUTS, InitMethod | MixtureParameters, np.ndarray, list[str]]:
     """Refuse what cannot be fitted, before anything long begins."""
     check_n_components(n_components)
     check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
     sampler = NUTS() if sampler is None else sampler
-    if not hasattr(sampler, "run"):
+    if isinstance(sampler, type) or not hasattr(sampler, "run"):
         raise TypeError(f"sampler must be a sampler such as gmm_bayes.NUTS(), got {sampler!r}")
     check_init(init)
     check_integer(n_init, "n_init", 1)
@@ -178,12 +184,7 @@ def _check(
     spec = ModelSpec(check_n_components(n_components, len(table.values)), covariance_type)
     n_features = table.values.shape[1]
     if isinstance(init, MixtureParameters):
-        shape = np.shape(init.means)
-        if shape != (spec.n_components, n_features):
-            raise ValueError(
-                f"init.means must have shape (n_components, n_features) = "
-                f"{(spec.n_components, n_features)}, got {shape}"
-            )
+        init = check_start(init, spec.n_components, n_features)
     n_parameters = COVARIANCE_STRUCTURES[covariance_type].n_parameters(
         spec.n_components, n_features
     )
@@ -193,7 +194,7 @@ def _check(
             f"num_warmup={sampler.num_warmup} is short: below {_FEW_WARMUP} warm-up "
             "draws the step size and metric are rarely adapted"
         )
-    return table, spec, sampler, words, cautions
+    return table, spec, sampler, init, words, cautions
 
 
 def _integer(seed: np.random.SeedSequence) -> int:
@@ -201,11 +202,15 @@ def _integer(seed: np.random.SeedSequence) -> int:
 
 
 def _finite_starts(
-    solution: MixtureParameters, data: Data, spec: ModelSpec, rngs: list[np.random.Generator]
+    solution: MixtureParameters,
+    n_obs: int,
+    data: Data,
+    spec: ModelSpec,
+    rngs: list[np.random.Generator],
 ) -> np.ndarray:
     """One unconstrained start per chain with a finite density and gradient there."""
     for _ in range(_START_ATTEMPTS):
-        points = [site_values(jitter(solution, spec, data.X.shape[0], rng), spec) for rng in rngs]
+        points = [site_values(jitter(solution, spec, n_obs, rng), spec) for rng in rngs]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *points)
         starts, values, gradients = _prepare(stacked, data, spec=spec)
         if np.isfinite(values).all() and np.isfinite(gradients).all():
@@ -243,8 +248,8 @@ def _attributes(
     }
     packages = ("gmm_bayes", "jax", "jaxlib", "numpyro", "numpy", "scikit-learn")
     return {
-        "format": result.FORMAT,
-        "format_version": result.FORMAT_VERSION,
+        "format": storage.FORMAT,
+        "format_version": storage.FORMAT_VERSION,
         **spec._asdict(),
         "sampler": json.dumps(dataclasses.asdict(sampler)),
         "chain_method": draws.chain_method,

@@ -141,7 +141,7 @@ class NUTS:
         total = self.num_chains * (self.num_warmup + self.num_samples)
         with Progress(total, shown=progress) as bar:
             jobs = [partial(_run_batch, programs, self, batch, bar) for batch in batches]
-            (device,) = data.X.devices()
+            (device,) = data.rows.values.devices()
             finished = _run_in_threads(jobs, workers, device)
         fields = {name: np.concatenate([f[name] for f in finished]) for name in finished[0]}
         sites = {n.removeprefix("site."): v for n, v in fields.items() if n.startswith("site.")}
@@ -153,7 +153,7 @@ class NUTS:
             return self.chain_method
         if self.num_chains == 1:
             return "sequential"
-        on_cpu = all(d.platform == "cpu" for d in data.X.devices())
+        on_cpu = all(d.platform == "cpu" for d in data.rows.values.devices())
         return "parallel" if on_cpu else "vectorized"
 
 
@@ -222,7 +222,7 @@ def _describe(z: jax.Array, *, data: Data, spec: ModelSpec) -> dict[str, jax.Arr
     def one(z: jax.Array) -> dict[str, jax.Array]:
         sites = constrain(z, data, spec)
         out = {f"site.{name}": value for name, value in sites.items()}
-        return {**out, "log_likelihood": log_likelihood(sites, data.X, spec)}
+        return {**out, "log_likelihood": log_likelihood(sites, data, spec)}
 
     return jax.lax.map(one, z)
 

@@ -24,6 +24,7 @@ from gmm_bayes._vocabulary import (
     CovarianceType,
 )
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
+from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.model.distribution import GaussianMixture
 from gmm_bayes.model.priors import PriorArrays, Priors, default_priors
 
@@ -85,9 +86,34 @@ def gaussian_mixture(
         n_obs = X.shape[0]
     elif n_obs is None:
         raise ValueError("n_obs must be given when X is None")
-    structure = COVARIANCE_STRUCTURES[covariance_type]
-    # The priors were checked above; NumPyro's own checks of Cholesky factors compile some twenty
-    # tiny programs even while the model is traced.
+    # The priors were checked above, and so is what follows from them by construction; NumPyro's own
+    # checks of Cholesky factors compile some twenty tiny programs even while the model is traced.
+    parameters = latent_mixture(prior, n_components=n_components, covariance_type=covariance_type)
+    with numpyro.plate(OBS, n_obs):
+        numpyro.sample(
+            DATA,
+            GaussianMixture(*parameters, validate_args=False),
+            obs=X,
+            infer={"event_dims": [FEATURE]},
+        )
+
+
+def latent_mixture(
+    prior: PriorArrays, *, n_components: int, covariance_type: CovarianceType
+) -> MixtureParameters:
+    """Sample everything but the rows: the part of the model that is the same for every data set.
+
+    Parameters
+    ----------
+    prior : PriorArrays
+    n_components : int
+    covariance_type : {"full", "tied", "diag", "spherical"}
+
+    Returns
+    -------
+    MixtureParameters
+        Shapes (K,), (K, D) and (K, D, D).
+    """
     weights = numpyro.sample(
         WEIGHTS, dist.Dirichlet(prior.weight_concentration), infer={"event_dims": [COMPONENT]}
     )
@@ -99,14 +125,8 @@ def gaussian_mixture(
             ),
             infer={"event_dims": [FEATURE]},
         )
-    scale_tril = _covariances(structure, prior, n_components)
-    with numpyro.plate(OBS, n_obs):
-        numpyro.sample(
-            DATA,
-            GaussianMixture(weights, means, scale_tril, validate_args=False),
-            obs=X,
-            infer={"event_dims": [FEATURE]},
-        )
+    structure = COVARIANCE_STRUCTURES[covariance_type]
+    return MixtureParameters(weights, means, _covariances(structure, prior, n_components))
 
 
 def _covariances(

@@ -13,7 +13,7 @@ from gmm_bayes.core import mixture
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.devices import double_precision
 from gmm_bayes.inference.result import GMMFit
-from gmm_bayes.posterior.streaming import announce, map_rows, row_coords, rows_of
+from gmm_bayes.posterior.streaming import announce, check_fit, map_rows, row_coords, rows_of
 
 __all__ = ["log_likelihood", "log_predictive_density", "sample_predictive"]
 
@@ -102,6 +102,7 @@ def sample_predictive(fit: GMMFit, n_obs: int, *, seed: Any = 0) -> xr.DataArray
     xarray.DataArray
         Dims (obs, feature), in the units of the data.
     """
+    check_fit(fit)
     n_obs = check_integer(n_obs, "n_obs", 1)
     rng = np.random.default_rng(np.random.SeedSequence(check_seed(seed)))
     draws = fit.parameters()

@@ -26,7 +26,7 @@ from gmm_bayes.inference.labelling import label_sites
 from gmm_bayes.inference.potential import ModelSpec, sample_prior
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.posterior.density import log_likelihood
-from gmm_bayes.posterior.streaming import announce
+from gmm_bayes.posterior.streaming import announce, check_fit
 
 __all__ = ["with_groups"]
 
@@ -55,6 +55,7 @@ def with_groups(fit: GMMFit, *groups: str, seed: Any = 0) -> GMMFit:
     ValueError
         If a name is not one of these.
     """
+    check_fit(fit)
     words = check_seed(seed)
     for name in groups:
         check_choice(name, "group", tuple(_MAKERS))

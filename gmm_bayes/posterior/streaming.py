@@ -17,24 +17,42 @@ from gmm_bayes._vocabulary import OBS
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import LabelSwitchingError, LargeArrayWarning
 from gmm_bayes.inference.devices import double_precision
-from gmm_bayes.inference.diagnostics import labels_switched
+from gmm_bayes.inference.measures import labels_switched
 from gmm_bayes.inference.result import GMMFit
 
-__all__ = ["announce", "map_rows", "refuse_switched", "row_coords", "rows_of"]
+__all__ = ["announce", "check_fit", "map_rows", "refuse_switched", "row_coords", "rows_of"]
 
 logger = logging.getLogger(__name__)
 
 _LARGEST_BLOCK = 2048
 _SMALLEST_BLOCK = 64
 _LARGE_ARRAY = 2**30
+# Beyond, the square of a distance in component standard deviations leaves float64.
+_FARTHEST = 1e140
+
+
+def check_fit(fit: Any) -> None:
+    """Raise unless this is a fit."""
+    if not isinstance(fit, GMMFit):
+        raise TypeError(f"fit must be a GMMFit, got {type(fit).__name__}; gmm_bayes.fit makes one")
 
 
 def rows_of(fit: GMMFit, X: Any) -> tuple[np.ndarray, np.ndarray]:
     """Values (n_obs, n_features) and row labels: the training rows, or checked new ones."""
+    check_fit(fit)
     if X is None:
         return fit.X.values, fit.X.coords[OBS].values
     table = check_data(X)
-    return check_columns(table, fit.feature_names), table.index
+    rows = check_columns(table, fit.feature_names)
+    far = abs(rows - fit.X.values.mean(axis=0)) > _FARTHEST * fit.X.values.std(axis=0)
+    if far.any():
+        row, column = (int(i) for i in np.argwhere(far)[0])
+        raise ValueError(
+            f"X must lie within {_FARTHEST:g} standard deviations of the training rows, "
+            f"or densities overflow; got {rows[row, column]:g} in row {row}, column "
+            f"{fit.feature_names[column]!r}. Are the units those of the fit?"
+        )
+    return rows, table.index
 
 
 def row_coords(fit: GMMFit, index: np.ndarray, *dims: str) -> dict[str, Any]:

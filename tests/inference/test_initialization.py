@@ -9,7 +9,7 @@ import gmm_bayes as gb
 from gmm_bayes.core import mixture
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.initialization import em_start, jitter, match_to_prior
+from gmm_bayes.inference.initialization import check_start, em_start, jitter, match_to_prior
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.standardization import Standardization
 
@@ -82,3 +82,47 @@ def test_jittered_covariances_are_wishart():
     rng = np.random.default_rng(0)
     moved = [jitter(start, ModelSpec(1, "full"), 80, rng).covariances[0, 0, 0] for _ in range(3000)]
     assert stats.kstest(20 * np.array(moved), stats.chi2(20).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"weights": np.ones(3) / 3},
+            "init.weights must have shape (n_components,) = (2,), got (3,)",
+        ),
+        (
+            {"scale_tril": np.eye(2)},
+            "init.scale_tril must have shape (n_components, n_features, n_features) = (2, 2, 2), "
+            "got (2, 2)",
+        ),
+        (
+            {"weights": np.array([1.5, -0.5])},
+            "init.weights must be positive and sum to 1, got [ 1.5 -0.5]",
+        ),
+        (
+            {"weights": np.array([0.5, 0.6])},
+            "init.weights must be positive and sum to 1, got [0.5 0.6]",
+        ),
+        (
+            {"scale_tril": -np.stack([np.eye(2)] * 2)},
+            "init.scale_tril must be lower triangular with a positive diagonal; "
+            "MixtureParameters.from_covariances makes it",
+        ),
+        ({"means": np.full((2, 2), np.nan)}, "init.means must be finite, got nan"),
+    ],
+)
+def test_a_start_that_is_none_is_refused(changes, message):
+    start = MixtureParameters(np.ones(2) / 2, np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
+    check_start(start, 2, 2)
+    with pytest.raises(ValueError) as error:
+        check_start(start._replace(**changes), 2, 2)
+    assert str(error.value) == message
+
+
+def test_fit_checks_its_start_and_its_sampler(faithful):
+    start = MixtureParameters(np.ones(2), np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
+    with pytest.raises(ValueError, match=r"init\.weights must be positive and sum to 1"):
+        gb.fit(faithful, 2, init=start)
+    with pytest.raises(TypeError, match=r"such as gmm_bayes\.NUTS"):
+        gb.fit(faithful, 2, sampler=gb.NUTS)

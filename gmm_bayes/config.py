@@ -1,1 +1,0 @@
-"""The job file: strict, typed, clear errors."""

@@ -1,0 +1,172 @@
+"""What a job does: sample, and write what follows from the draws."""
+
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gmm_bayes.errors import LabelSwitchingError
+from gmm_bayes.inference.storage import replace_file
+from gmm_bayes.jobs.output import (
+    CONFIG_FILE,
+    PICTURES,
+    POSTERIOR_FILE,
+    REPORT_FILE,
+    RESPONSIBILITIES_FILE,
+    claim,
+    remove_stale,
+)
+from gmm_bayes.jobs.preparation import Job
+from gmm_bayes.model.priors import Priors, default_priors
+
+if TYPE_CHECKING:
+    from gmm_bayes.inference.diagnostics import Diagnosis
+    from gmm_bayes.inference.result import GMMFit
+
+__all__ = ["Outcome", "execute"]
+
+# The exception speaks to a programmer.
+_SWITCHED = (
+    "components changed places between draws, so that an average per component means nothing"
+)
+
+
+@dataclass
+class Outcome:
+    """What a job came to.
+
+    Attributes
+    ----------
+    fit : GMMFit
+    diagnosis : Diagnosis
+    seconds : dict
+        By phase.
+    files : list of str
+        Names of what was written.
+    left_out : dict
+        Reasons, by name, for what was not written.
+    """
+
+    fit: "GMMFit"
+    diagnosis: "Diagnosis"
+    seconds: dict[str, float]
+    files: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def execute(job: Job) -> Outcome:
+    """Sample and write the results.
+
+    Parameters
+    ----------
+    job : Job
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    InferenceError
+        If no chain could be started.
+    OutputError, OSError
+        If the results cannot be written. What was written before is whole.
+    """
+    from gmm_bayes.inference.diagnostics import diagnose
+    from gmm_bayes.jobs import report
+
+    with claim(job.directory):
+        fit = _sample(job)
+        begin = time.perf_counter()
+        # Before anything that could fail is made of them, the draws are safe. What an earlier run
+        # said of other draws must not stand beside them.
+        fit.save(job.directory / POSTERIOR_FILE)
+        remove_stale(job.directory)
+        seconds = {"read": job.read_seconds, **fit.timings}
+        outcome = Outcome(fit, diagnose(fit), seconds, [POSTERIOR_FILE])
+        if job.config.output.groups:
+            from gmm_bayes.posterior.groups import with_groups
+
+            outcome.fit = with_groups(fit, *job.config.output.groups, seed=job.config.runtime.seed)
+            outcome.fit.save(job.directory / POSTERIOR_FILE)
+        _write_responsibilities(job, outcome)
+        if job.config.output.plots:
+            _write_pictures(job, outcome)
+        _write_text(job, outcome, CONFIG_FILE, job.resolved)
+        seconds["results"] = time.perf_counter() - begin
+        _write_text(job, outcome, REPORT_FILE, report.to_json(job, outcome))
+    return outcome
+
+
+def _priors(job: Job) -> Priors | None:
+    """The priors, None for the defaults of `fit`, whose centres follow its own seed."""
+    section, given = job.config.priors, job.config.priors.given
+    if section.kind == "fixed":
+        return Priors.fixed(**given)
+    if not given:
+        return None
+    k, seed = job.config.model.n_components, job.config.runtime.seed
+    return default_priors(job.rows, k, seed=seed).replace(**given)
+
+
+def _sample(job: Job) -> "GMMFit":
+    from gmm_bayes.inference.runner import fit
+    from gmm_bayes.inference.samplers import NUTS
+
+    config = job.config
+    return fit(
+        job.rows,
+        config.model.n_components,
+        covariance_type=config.model.covariance_type,
+        priors=_priors(job),
+        sampler=NUTS(**config.sampler.model_dump()),
+        init=config.init.method,
+        n_init=config.init.n_init,
+        seed=config.runtime.seed,
+        device=config.runtime.device,
+        progress=config.runtime.progress,
+    )
+
+
+def _write_text(job: Job, outcome: Outcome, name: str, content: str) -> None:
+    def write(part: Path) -> None:
+        part.write_text(content, encoding="utf-8")
+
+    replace_file(job.directory / name, write)
+    outcome.files.append(name)
+
+
+def _write_responsibilities(job: Job, outcome: Outcome) -> None:
+    from gmm_bayes.jobs import report
+
+    try:
+        frame = report.responsibilities_frame(outcome.fit)
+    except LabelSwitchingError:
+        outcome.left_out[RESPONSIBILITIES_FILE] = _SWITCHED
+        return
+    replace_file(job.directory / RESPONSIBILITIES_FILE, frame.to_csv)
+    outcome.files.append(RESPONSIBILITIES_FILE)
+
+
+def _write_pictures(job: Job, outcome: Outcome) -> None:
+    from gmm_bayes import plots
+
+    for function, name in PICTURES.items():
+        if function == "plot_density" and len(job.feature_names) > 2:
+            outcome.left_out[name] = "a density is drawn over one or two columns"
+            continue
+        try:
+            axes = getattr(plots, function)(outcome.fit)
+        except LabelSwitchingError:
+            outcome.left_out[name] = _SWITCHED
+            continue
+        replace_file(job.directory / name, partial(_save_picture, axes))
+        outcome.files.append(name)
+
+
+def _save_picture(axes: Any, path: Path) -> None:
+    # The suffix of a temporary file says nothing of its format.
+    np.ravel(axes)[0].figure.savefig(path, format="png")

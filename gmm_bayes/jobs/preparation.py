@@ -1,0 +1,181 @@
+"""A job, and everything about it that can be checked before sampling."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gmm_bayes._validation import check_data, check_fit_size, check_n_components
+from gmm_bayes._vocabulary import LOG_LIKELIHOOD, POSTERIOR_PREDICTIVE, PRIOR_PREDICTIVE
+from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
+from gmm_bayes.datasets import LOADERS, Simulated
+from gmm_bayes.errors import ConfigError, DataError, MissingDependencyError, TableError
+from gmm_bayes.jobs.config import JobConfig, to_toml
+from gmm_bayes.jobs.output import check_directory
+from gmm_bayes.jobs.table_files import read_table, select_columns
+from gmm_bayes.model.priors import Priors
+
+__all__ = ["Job", "prepare"]
+
+# Of the prior groups, which have draws of their own.
+_PRIOR_DRAWS = 500
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job whose every input has been checked.
+
+    Attributes
+    ----------
+    config : JobConfig
+    resolved : str
+        The job file with every setting filled in.
+    rows : pandas.DataFrame or ndarray, shape (n_obs, n_features)
+    feature_names : tuple of str
+    n_parameters : int
+        Free parameters of the mixture.
+    cautions : tuple of str
+        What the data cannot teach.
+    directory : Path
+        Where the results go.
+    read_seconds : float
+    """
+
+    config: JobConfig
+    resolved: str
+    rows: Any
+    feature_names: tuple[str, ...]
+    n_parameters: int
+    cautions: tuple[str, ...]
+    directory: Path
+    read_seconds: float
+
+    @property
+    def source(self) -> str:
+        """The name of the data."""
+        return self.config.data.path or str(self.config.data.dataset)
+
+
+def prepare(config: JobConfig, out: Path | None = None, *, force: bool = False) -> Job:
+    """Read the data and check everything that can be checked before sampling.
+
+    Parameters
+    ----------
+    config : JobConfig
+    out : Path, optional
+        Directory for the results instead of the one that the job file names.
+    force : bool
+        Accept a directory with results in it.
+
+    Returns
+    -------
+    Job
+
+    Raises
+    ------
+    DataError
+        If the data cannot be read or fitted.
+    ConfigError
+        If the model or the priors do not go with the data.
+    DeviceError
+        If the device is not there.
+    OutputError
+        If the results could not be written.
+    """
+    begin = time.perf_counter()
+    resolved = to_toml(config)
+    try:
+        resolved.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("data.path: must be text in UTF-8") from None
+    with _data_errors():
+        rows = _read(config)
+        table = check_data(rows, name=config.data.path or str(config.data.dataset), min_rows=2)
+    n_obs, n_features = table.values.shape
+    _check_model(config, n_obs, n_features)
+    k = config.model.n_components
+    structure = COVARIANCE_STRUCTURES[config.model.covariance_type]
+    n_parameters = structure.n_parameters(k, n_features)
+    with _data_errors():
+        cautions = tuple(check_fit_size(table, k, n_parameters))
+    if config.runtime.device == "gpu":
+        from gmm_bayes.inference.devices import find_device
+
+        find_device("gpu")
+    directory = out if out is not None else Path(config.output.directory)
+    check_directory(directory, force=force, needed=_bytes(config, n_obs, n_features))
+    seconds = time.perf_counter() - begin
+    names = table.feature_names
+    return Job(config, resolved, rows, names, n_parameters, cautions, directory, seconds)
+
+
+def _check_model(config: JobConfig, n_obs: int, n_features: int) -> None:
+    """Refuse more components than rows, and priors of a shape that the data do not have."""
+    k = config.model.n_components
+    with _config_errors("model"):
+        check_n_components(k, n_obs)
+    with _config_errors("priors"):
+        priors = Priors(**config.priors.given)
+        if priors.mean_loc is None:
+            # The k-means centroids that fill the gap always fit.
+            priors = priors.replace(mean_loc=np.zeros((k, n_features)))
+        priors.arrays(k, n_features)
+
+
+def _read(config: JobConfig) -> Any:
+    data = config.data
+    if data.path is not None:
+        return read_table(
+            data.path,
+            columns=data.columns,
+            array=data.array,
+            delimiter=data.delimiter,
+            decimal=data.decimal,
+            header=data.header,
+        )
+    rows = LOADERS[str(data.dataset)]()
+    if isinstance(rows, Simulated):
+        if data.columns is not None:
+            raise TableError(f"the columns of {data.dataset} have no names to choose by")
+        return rows.X
+    return select_columns(rows, data.columns, str(data.dataset))
+
+
+@contextmanager
+def _data_errors() -> Iterator[None]:
+    try:
+        yield
+    except MissingDependencyError:
+        raise
+    except OSError as error:
+        what = f"cannot read {error.filename}: {error.strerror}" if error.strerror else str(error)
+        raise DataError(what) from None
+    except (TypeError, ValueError) as error:
+        raise DataError(str(error)) from None
+
+
+@contextmanager
+def _config_errors(section: str) -> Iterator[None]:
+    """Give the package's own complaint, which begins with its argument, the name of the key."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        key, _, complaint = str(error).partition(" ")
+        raise ConfigError(f"{section}.{key}: {complaint}") from None
+
+
+def _bytes(config: JobConfig, n_obs: int, n_features: int) -> int:
+    """About the size of the results, with a fifth more to be safe."""
+    k, d, groups = config.model.n_components, n_features, config.output.groups
+    draws = config.sampler.num_chains * config.sampler.num_samples
+    sampler_statistics = 8
+    numbers = draws * (k * (1 + 2 * d + 2 * d * d) + sampler_statistics)
+    numbers += n_obs * (d + k + 2)
+    numbers += draws * n_obs * (LOG_LIKELIHOOD in groups)
+    numbers += draws * n_obs * d * (POSTERIOR_PREDICTIVE in groups)
+    numbers += _PRIOR_DRAWS * n_obs * d * (PRIOR_PREDICTIVE in groups)
+    return int(1.2 * 8 * numbers) + 2**20

@@ -1,0 +1,222 @@
+"""What a run came to, in words, in tables and in JSON."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, FEATURE, MEANS, SCALES, WEIGHTS
+from gmm_bayes.jobs.output import REPORT_FILE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gmm_bayes.inference.diagnostics import Diagnosis
+    from gmm_bayes.inference.result import GMMFit
+    from gmm_bayes.jobs.execution import Outcome
+    from gmm_bayes.jobs.preparation import Job
+
+__all__ = [
+    "component_table",
+    "describe_job",
+    "describe_outcome",
+    "responsibilities_frame",
+    "to_json",
+]
+
+_MOST_LINES = 60
+
+
+def to_json(job: "Job", outcome: "Outcome") -> str:
+    """Everything that a person or a program wants to know of a run, as JSON.
+
+    Parameters
+    ----------
+    job : Job
+    outcome : Outcome
+
+    Returns
+    -------
+    str
+        Seconds, nats; a number that is not finite is null.
+    """
+    fit, d = outcome.fit, outcome.diagnosis
+    content = {
+        "verdict": "ok" if d.ok else "not ok",
+        "problems": d.problems,
+        "advice": d.advice,
+        "notes": d.notes,
+        "rhat": d.rhat,
+        "ess_bulk": d.ess_bulk,
+        "ess_tail": d.ess_tail,
+        "divergences": d.n_divergences,
+        "max_tree_depth_hits": d.n_max_tree_depth,
+        "e_bfmi": d.e_bfmi.tolist(),
+        "mean_log_likelihood": d.log_likelihood.tolist(),
+        "worse_chains": d.worse_chains,
+        "labels_switched": d.switched,
+        "n_components": fit.n_components,
+        "occupied_components": d.n_occupied,
+        "data": {"source": job.source, "n_obs": fit.n_obs, "columns": fit.feature_names},
+        "seconds": outcome.seconds,
+        "device": fit.device,
+        "chain_method": fit.chain_method,
+        "seed": job.config.runtime.seed,
+        "versions": fit.versions,
+        "files": [*outcome.files, REPORT_FILE],
+        "left_out": outcome.left_out,
+    }
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of Python; JSON has none that are not finite."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def responsibilities_frame(fit: "GMMFit") -> "pd.DataFrame":
+    """Who belongs where, one row per row of the data.
+
+    Parameters
+    ----------
+    fit : GMMFit
+
+    Returns
+    -------
+    pandas.DataFrame, shape (n_obs, n_components + 2)
+        Columns component_0, component_1, ..., label and log_predictive_density (nats); the index is
+        that of the data.
+
+    Raises
+    ------
+    LabelSwitchingError
+        If components changed places between draws.
+    """
+    import pandas as pd
+
+    from gmm_bayes.posterior.density import log_predictive_density
+    from gmm_bayes.posterior.responsibilities import responsibilities
+
+    means = responsibilities(fit)
+    assert isinstance(means, xr.DataArray)
+    names = [f"component_{k}" for k in range(fit.n_components)]
+    index = pd.Index(means["obs"].values, name="index")
+    frame = pd.DataFrame(means.values, index=index, columns=names)
+    frame["label"] = means.values.argmax(axis=1)
+    frame["log_predictive_density"] = log_predictive_density(fit).values
+    return frame
+
+
+def describe_job(job: "Job") -> str:
+    """Return what a job will do, in a few lines."""
+    config, names = job.config, job.feature_names
+    model, sampler = config.model, config.sampler
+    some = ", ".join(names[:6]) + ", ..." * (len(names) > 6)
+    facts = {
+        "data": f"{job.source}: {len(job.rows)} rows, {_count(len(names), 'column')} ({some})",
+        "model": f"{_count(model.n_components, 'component')}, {model.covariance_type} "
+        f"covariances, {job.n_parameters} parameters, {config.priors.kind} priors",
+        "sampler": f"{_count(sampler.num_chains, 'chain')} x ({sampler.num_warmup} warm-up + "
+        f"{sampler.num_samples}) draws, seed {config.runtime.seed}, "
+        f"device {config.runtime.device}",
+        "output": str(job.directory),
+    }
+    return "\n".join(f"{name:<8} {fact}" for name, fact in facts.items())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def describe_outcome(job: "Job", outcome: "Outcome") -> str:
+    """Return what came out, in a few lines and one table."""
+    seconds = ", ".join(f"{phase} {value:.1f}" for phase, value in outcome.seconds.items())
+    lines = [
+        component_table(outcome.fit, switched=outcome.diagnosis.switched),
+        "",
+        *_verdict(outcome.diagnosis, outcome.fit.n_components),
+        f"seconds: {seconds}",
+        f"written to {job.directory}: {', '.join(outcome.files)}",
+    ]
+    for reason in dict.fromkeys(outcome.left_out.values()):
+        names = ", ".join(name for name, why in outcome.left_out.items() if why == reason)
+        lines.append(f"left out: {names}: {reason}")
+    return "\n".join(lines)
+
+
+def _verdict(diagnosis: "Diagnosis", n_components: int) -> Iterator[str]:
+    d = diagnosis
+    yield (
+        f"R-hat {d.rhat:.3f}, ESS {d.ess_bulk:.0f} (bulk) {d.ess_tail:.0f} (tail), "
+        f"{d.n_divergences} divergences, {d.n_occupied:.0f} of {n_components} components occupied"
+    )
+    yield f"believe it? {'yes' if d.ok else 'NO'}"
+    for title, entries in (("problem", d.problems), ("advice", d.advice), ("note", d.notes)):
+        yield from (f"  {title}: {entry}" for entry in entries)
+
+
+def component_table(fit: "GMMFit", *, switched: bool) -> str:
+    """Posterior means +/- posterior sds of each component, one line per column of the data.
+
+    Parameters
+    ----------
+    fit : GMMFit
+    switched : bool
+        Whether components changed places between draws.
+
+    Returns
+    -------
+    str
+        Weights, means and standard deviations of the components, in the units of the data.
+    """
+    if switched:
+        return (
+            "No table of components: they changed places between draws, so that an average per "
+            "component means nothing."
+        )
+    posterior = fit.posterior
+    over, shape = (CHAIN, DRAW), posterior[MEANS].isel(chain=0, draw=0)
+    rows = [("component", "weight", "column", "mean", "sd")]
+    cells = {}
+    for name in (WEIGHTS, MEANS, SCALES):
+        mean, sd = (
+            getattr(posterior[name], measure)(over)
+            .broadcast_like(shape)
+            .transpose(COMPONENT, FEATURE)
+            .values
+            for measure in ("mean", "std")
+        )
+        cells[name] = (mean, sd)
+    for k in range(fit.n_components):
+        for d, feature in enumerate(fit.feature_names):
+            weight, mean, sd = (_number(m[k, d], s[k, d]) for m, s in cells.values())
+            first = (str(k), weight) if d == 0 else ("", "")
+            rows.append((*first, feature, mean, sd))
+    return "\n".join(_align(rows))
+
+
+def _number(mean: float, sd: float) -> str:
+    """Two digits of the uncertainty, and the mean to the same place."""
+    if sd > 1e-6 and abs(mean) < 1e7:
+        digits = max(0, 1 - math.floor(math.log10(sd)))
+        return f"{mean:.{digits}f} +/- {sd:.{digits}f}"
+    return f"{mean:.6g} +/- {sd:.2g}"
+
+
+def _align(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Columns of equal width; a very long table is cut."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows[:_MOST_LINES]:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+    if len(rows) > _MOST_LINES:
+        yield f"... {len(rows) - _MOST_LINES} more lines; the whole posterior is in the file"

@@ -1,0 +1,293 @@
+"""The sections of a job file, typed.
+
+A job file is TOML with the sections below; only `[data]` and `[model]` must be there. A key that is
+not known is refused, and so is a value of the wrong type: nothing is guessed or converted.
+"""
+
+import math
+from pathlib import Path, PureWindowsPath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from gmm_bayes._vocabulary import ChainMethod, CovarianceType, InitMethod
+from gmm_bayes.datasets import LOADERS
+from gmm_bayes.model.priors import Priors
+
+__all__ = ["JobConfig"]
+
+
+def _clean(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError(f"must be printable and not empty, got {text!r}")
+    return text
+
+
+def _inside(text: str) -> str:
+    # Windows' rules know the separators and the roots of every system.
+    path = PureWindowsPath(text)
+    if path.anchor or ".." in path.parts:
+        raise ValueError(
+            f"must be a relative path without '..', got {text!r}; "
+            "to write elsewhere, use --out on the command line"
+        )
+    return text
+
+
+def _character(text: str) -> str:
+    usable = text == "\t" or (text.isascii() and text.isprintable() and not text.isalnum())
+    if len(text) != 1 or not usable or text in '"+-.':
+        raise ValueError(f"must be one character such as ',' or ';' or a tab, got {text!r}")
+    return text
+
+
+def _numbers(value: Any) -> Any:
+    """A number, a list of numbers or a matrix of numbers, all finite."""
+    rows = value if isinstance(value, list) else [value]
+    if not rows:
+        raise ValueError("must not be an empty list")
+    if all(isinstance(row, list) for row in rows):
+        if not rows[0] or len({len(row) for row in rows}) > 1:
+            raise ValueError("must have rows of equal length, at least one number each")
+        rows = [cell for row in rows for cell in row]
+    for cell in rows:
+        if isinstance(cell, bool) or not isinstance(cell, (int, float)):
+            raise ValueError(f"must be a number or a list of numbers, got {_shown(cell)}")
+        try:
+            finite = math.isfinite(cell)
+        except OverflowError:
+            finite = False
+        if not finite:
+            raise ValueError("must be finite")
+    return value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, dict)):
+        return f"a {'list' if isinstance(value, list) else 'table'}"
+    return str(value).lower() if isinstance(value, bool) else repr(value)[:60]
+
+
+Text = Annotated[str, AfterValidator(_clean)]
+Numbers = Annotated[Any, AfterValidator(_numbers)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataSection(_Section):
+    """`[data]`: the rows to be fitted. Exactly one of `path` and `dataset`.
+
+    Parameters
+    ----------
+    path : str, optional
+        A .csv, .npy, .npz or .parquet file, relative to the job file.
+    dataset : {"old_faithful", "galaxies", "iris", "blobs"}, optional
+        A data set that comes with the package.
+    columns : list of str, optional
+        Columns to take, in this order. Default: all of them, which must then be numbers.
+    array : str, optional
+        Name of the array in an .npz file with several of them.
+    delimiter : str, default ","
+        What separates the cells of a .csv file, one character.
+    decimal : {".", ","}, default "."
+        The decimal sign of a .csv file.
+    header : bool, default true
+        Whether the first line of a .csv file holds the names of the columns.
+    """
+
+    path: Text | None = None
+    dataset: Literal["old_faithful", "galaxies", "iris", "blobs"] | None = None
+    columns: Annotated[list[str], Field(min_length=1)] | None = None
+    array: Text | None = None
+    delimiter: Annotated[str, AfterValidator(_character)] = ","
+    decimal: Literal[".", ","] = "."
+    header: bool = True
+
+    @field_validator("columns")
+    @classmethod
+    def _distinct(cls, columns: list[str] | None) -> list[str] | None:
+        twice = [name for name in columns or () if (columns or []).count(name) > 1]
+        if twice:
+            raise ValueError(f"must be distinct, got {twice[0]!r} more than once")
+        return columns
+
+    @field_validator("columns", "array", "delimiter", "decimal", "header")
+    @classmethod
+    def _applies(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        kinds = {"array": (".npz",), "columns": (".csv", ".parquet")}.get(
+            info.field_name, (".csv",)
+        )
+        path = info.data.get("path")
+        named = info.field_name == "columns" and path is None
+        suffix = Path(path).suffix.lower() if path else None
+        if value != cls.model_fields[info.field_name].default and not named and suffix not in kinds:
+            raise ValueError(f"applies to {' and '.join(kinds)} files only")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DataSection":
+        if (self.path is None) == (self.dataset is None):
+            got = "both" if self.path else "neither"
+            raise ValueError(
+                f'must have either path = "file.csv" or dataset = "{next(iter(LOADERS))}", '
+                f"got {got}"
+            )
+        if self.delimiter == self.decimal:
+            raise ValueError('must have another delimiter beside decimal = ",", such as ";"')
+        return self
+
+
+class ModelSection(_Section):
+    """`[model]`: the mixture.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components. Required.
+    covariance_type : {"full", "tied", "diag", "spherical"}, default "full"
+        How components share covariance parameters.
+    """
+
+    n_components: int = Field(ge=1)
+    covariance_type: CovarianceType = "full"
+
+
+class PriorsSection(_Section):
+    """`[priors]`: what is believed before the data are seen. Numbers are in the data's units.
+
+    Parameters
+    ----------
+    kind : {"default", "fixed"}, default "default"
+        "default" follows the spread of the data, so that units do not matter; "fixed" is the
+        textbook recipe, whose numbers are meant for the data's units as they are. The fields below
+        replace single numbers of either, and are those of `gmm_bayes.Priors`.
+    weight_concentration : number or list, optional
+        Dirichlet concentration of the weights; of each component, if a list.
+    mean_loc : list of lists, optional
+        Centres of the means: one list of numbers per component. Default: k-means centroids.
+    mean_covariance : number, list or list of lists, optional
+        Variance of the means: of all features, of each, or a matrix.
+    scale_scale : number or list, optional
+        HalfCauchy scale of the standard deviations: of all features, or of each.
+    correlation_concentration : number, optional
+        LKJ concentration of the correlations.
+    """
+
+    kind: Literal["default", "fixed"] = "default"
+    weight_concentration: Numbers = None
+    mean_loc: Numbers = None
+    mean_covariance: Numbers = None
+    scale_scale: Numbers = None
+    correlation_concentration: Numbers = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields of `gmm_bayes.Priors` that the file sets."""
+        return self.model_dump(exclude={"kind"}, exclude_none=True)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "PriorsSection":
+        Priors(**self.given)
+        return self
+
+
+class SamplerSection(_Section):
+    """`[sampler]`: the settings of `gmm_bayes.NUTS`.
+
+    Parameters
+    ----------
+    num_warmup : int, default 1000
+        Draws that adapt the sampler, per chain; not kept.
+    num_samples : int, default 1000
+        Draws kept, per chain.
+    num_chains : int, default 4
+    target_accept_prob : float, default 0.8
+        Raise it towards 1 when draws diverge.
+    max_tree_depth : int, default 10
+    dense_mass : bool, default false
+    chain_method : {"auto", "parallel", "sequential", "vectorized"}, default "auto"
+    """
+
+    num_warmup: int = Field(default=1000, ge=0)
+    num_samples: int = Field(default=1000, ge=1)
+    num_chains: int = Field(default=4, ge=1)
+    target_accept_prob: float = Field(default=0.8, gt=0, lt=1)
+    max_tree_depth: int = Field(default=10, ge=1)
+    dense_mass: bool = False
+    chain_method: ChainMethod = "auto"
+
+
+class InitSection(_Section):
+    """`[init]`: where the chains begin.
+
+    Parameters
+    ----------
+    method : {"kmeans", "k-means++", "random", "random_from_data"}, default "kmeans"
+        How the EM starts are made.
+    n_init : int, default 10
+        Number of EM starts; the chains begin near the best solution.
+    """
+
+    method: InitMethod = "kmeans"
+    n_init: int = Field(default=10, ge=1)
+
+
+class RuntimeSection(_Section):
+    """`[runtime]`: the machine.
+
+    Parameters
+    ----------
+    seed : int, default 0
+        In [0, 2**32). The same seed gives the same draws on one device and version.
+    device : {"auto", "cpu", "gpu"}, default "auto"
+    progress : bool, optional
+        Draw a progress bar. Default: on a terminal.
+    """
+
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    progress: bool | None = None
+
+
+class OutputSection(_Section):
+    """`[output]`: what is written.
+
+    Parameters
+    ----------
+    directory : str, default "runs/<name of the job file>"
+        Relative to the current directory and inside it.
+    plots : bool, default true
+        Draw the pictures.
+    groups : list of str, default []
+        Groups to add to posterior.nc: "log_likelihood", "prior", "prior_predictive",
+        "posterior_predictive".
+    """
+
+    directory: Annotated[str, AfterValidator(_clean), AfterValidator(_inside)] = "runs/job"
+    plots: bool = True
+    groups: list[
+        Literal["log_likelihood", "prior", "prior_predictive", "posterior_predictive"]
+    ] = []
+
+
+class JobConfig(_Section):
+    """A whole job file: one field per section, documented with the section's class."""
+
+    data: DataSection
+    model: ModelSection
+    priors: PriorsSection = PriorsSection()
+    sampler: SamplerSection = SamplerSection()
+    init: InitSection = InitSection()
+    runtime: RuntimeSection = RuntimeSection()
+    output: OutputSection = OutputSection()
