@@ -196,11 +196,7 @@ def _too_short(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Chains that have not said enough yet."""
     enough = THRESHOLDS["ess_per_chain"] * fit.posterior.sizes[CHAIN]
     if n["rhat"] > THRESHOLDS["rhat"]:
-        yield (
-            f"R-hat is {n['rhat']:.3f} (should be below {THRESHOLDS['rhat']})",
-            "Run more draws (num_warmup, num_samples); if that does not help, the chains sit in "
-            "different modes.",
-        )
+        yield f"R-hat is {n['rhat']:.3f} (should be below {THRESHOLDS['rhat']})", _LONGER
     for kind in ("bulk", "tail"):
         # Not "<": a NaN is not enough either.
         if not n[f"ess_{kind}"] >= enough:

@@ -199,10 +199,11 @@ class GMMFit:
         sizes = self.posterior.sizes
         believe = "yes" if not self.problems else "no: " + "; ".join(self.problems)
         return {
-            "data": f"{self.n_obs} rows, {self.n_features} columns "
+            "data": f"{self.n_obs} rows, {_count(self.n_features, 'column')} "
             f"({', '.join(self.feature_names[:6])}{', ...' * (self.n_features > 6)})",
-            "model": f"{self.n_components} components, {self.covariance_type} covariances",
-            "draws": f"{sizes[CHAIN]} chains x {sizes[DRAW]} draws, {self.device}, "
+            "model": f"{_count(self.n_components, 'component')}, "
+            f"{self.covariance_type} covariances",
+            "draws": f"{_count(sizes[CHAIN], 'chain')} x {sizes[DRAW]} draws, {self.device}, "
             f"{sum(self.timings.values()):.1f} s",
             "believe it?": believe,
         }
@@ -263,3 +264,7 @@ def _check_attributes(fit: GMMFit, source: Path) -> None:
                 f"{source} is damaged: its attribute {name} is not what GMMFit.save wrote; "
                 "save the fit again"
             )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"

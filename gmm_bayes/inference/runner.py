@@ -254,7 +254,7 @@ def _attributes(
         "sampler": json.dumps(dataclasses.asdict(sampler)),
         "chain_method": draws.chain_method,
         "seed": json.dumps([int(word) for word in words]),
-        "device": f"{device.platform} ({device.device_kind})",
+        "device": " ".join(dict.fromkeys((device.platform, device.device_kind))),
         "timings": json.dumps(seconds),
         "versions": json.dumps({name: version(name) for name in packages}),
         "problems": json.dumps([]),

@@ -102,10 +102,15 @@ def test_threads_make_the_same_draws(faithful, faithful_fit, chain_method):
     assert fit.posterior.identical(same)
 
 
-def test_vectorized_chains_have_the_same_posterior(faithful, line_fit):
-    sampler = gb.NUTS(num_warmup=500, num_samples=1000, chain_method="vectorized")
+@pytest.mark.parametrize(
+    ("setting", "method"),
+    [({"chain_method": "vectorized"}, "vectorized"), ({"dense_mass": True}, "parallel")],
+    ids=["vectorized", "dense"],
+)
+def test_other_settings_have_the_same_posterior(faithful, line_fit, setting, method):
+    sampler = gb.NUTS(num_warmup=500, num_samples=1000, **setting)
     fit = gb.fit(faithful[["waiting"]], 2, sampler=sampler, seed=9)
-    assert fit.chain_method == "vectorized"
+    assert fit.chain_method == method
     for name in ("weights", "means", "scales"):
         ours, theirs = fit.posterior[name], line_fit.posterior[name]
         error = abs(ours.mean(("chain", "draw")) - theirs.mean(("chain", "draw")))
