@@ -35,6 +35,8 @@ _SMALLEST_SPREAD, _LARGEST_SPREAD = 1e-140, 1e140
 _FEW_STEPS = 1000
 # Of the correlations of linearly dependent columns.
 _SMALLEST_EIGENVALUE = 1e-10
+# Interquartile ranges from the median.
+_FAR = 1000
 # A row that is more than this share of all rows draws components onto itself.
 _REPEATED_SHARE = 0.1
 _SEED_LIMIT = 2**32
@@ -162,7 +164,11 @@ def check_fit_size(table: Table, n_components: int, n_parameters: int) -> list[s
     _refuse_flat(table)
     _refuse_wild(table)
     n_obs, n_features = table.values.shape
-    cautions = [*_coarse_columns(table), *_repeated_rows(table, n_components)]
+    cautions = [
+        *_coarse_columns(table),
+        *_far_rows(table),
+        *_repeated_rows(table, n_components),
+    ]
     if n_features < n_obs:
         cautions += _dependent_columns(table)
     else:
@@ -222,6 +228,22 @@ def _coarse_columns(table: Table) -> Iterator[str]:
             f"distinct numbers, rounded near {high[column]:g}: subtract a constant before it is "
             "stored as float64"
         )
+
+
+def _far_rows(table: Table) -> Iterator[str]:
+    """A value so far out that it alone sets the scale of its column."""
+    values = table.values
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
+    distance = abs(values - middle)
+    rows = distance.argmax(axis=0)
+    for column in np.flatnonzero(distance.max(axis=0) > _FAR * (high - low)):
+        if high[column] > low[column]:
+            row = int(rows[column])
+            yield (
+                f"row {row} holds {values[row, column]:g} in column "
+                f"{table.feature_names[column]!r}, more than {_FAR} times the interquartile range "
+                "from the median: it sets the scale of the column; check it, or leave it out"
+            )
 
 
 def _dependent_columns(table: Table) -> Iterator[str]:

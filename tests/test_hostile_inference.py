@@ -49,6 +49,7 @@ def good():
         "acceptance_rate": np.full(shape, 0.9),
         "step_size": np.full(shape, 0.4),
         "n_steps": np.full(shape, 7),
+        "n_occupied": np.full(shape, 2),
         "tree_depth": np.full(shape, 3),
         "diverging": np.zeros(shape, dtype=bool),
     }

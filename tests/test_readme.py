@@ -15,6 +15,9 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+# ArviZ's own plots use what matplotlib is about to drop.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:arviz")
 def test_the_sixty_second_example_runs(tmp_path, monkeypatch):
     """All Python blocks, in order, in one namespace."""
     import matplotlib.pyplot as plt

@@ -34,7 +34,7 @@ def find_device(device: str) -> jax.Device:
     Parameters
     ----------
     device : {"auto", "cpu", "gpu"}
-        "auto" is what JAX would take: a GPU where it sees one.
+        "auto" is what JAX would take: the user's `jax_default_device`, else a GPU if it sees one.
 
     Raises
     ------
@@ -43,7 +43,10 @@ def find_device(device: str) -> jax.Device:
     """
     check_choice(device, "device", DEVICES)
     if device == "auto":
-        return jax.devices()[0]
+        chosen = jax.config.values["jax_default_device"]
+        if isinstance(chosen, jax.Device):
+            return chosen
+        return jax.devices(chosen)[0]
     try:
         return jax.devices(device)[0]
     except RuntimeError:

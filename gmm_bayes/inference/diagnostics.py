@@ -8,7 +8,7 @@ import numpy as np
 
 from gmm_bayes._vocabulary import CHAIN, DRAW, MEANS
 from gmm_bayes.inference import measures
-from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.result import GMMFit, check_fit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,8 @@ class Diagnosis:
     worse_chains : tuple of int
         Chains that sit in a worse mode.
     n_occupied : float
-        Median over draws of the number of components that hold at least one row.
+        Median over draws of the number of components whose responsibilities add up to at least one
+        row.
     switched : bool
         Whether components changed places between or within chains.
     collapsed : tuple of int
@@ -115,16 +116,16 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     Notes
     -----
     R-hat and ESS are rank-normalised [1]_. The label-free quantities (log-likelihood, log
-    posterior, and the mean and variances of the whole mixture) decide whether the chains agree; raw
-    parameters that disagree while those agree mean switched labels.
+    posterior, and the mean and sds of the whole mixture) come first. Where draws match the best
+    draw better with their components in another order, labels have switched: then the label-free
+    quantities alone are judged, and nothing is said of single components.
 
     References
     ----------
     .. [1] A. Vehtari, A. Gelman, D. Simpson, B. Carpenter, P.-C. Buerkner (2021). Rank-
        normalization, folding, and localization. Bayesian Analysis 16.
     """
-    if not isinstance(fit, GMMFit):
-        raise TypeError(f"fit must be a GMMFit, got {type(fit).__name__}; gmm_bayes.fit makes one")
+    check_fit(fit)
     stats = fit.sample_stats
     table = measures.agreement_table(fit)
     free = table[table["label_free"].astype(bool)]
@@ -142,7 +143,7 @@ def diagnose(fit: GMMFit) -> Diagnosis:
         "repeated_share": measures.repeated_share(fit.posterior[MEANS]),
         "log_likelihood": log_likelihood.mean(DRAW).values,
         "worse_chains": measures.worse_chains(log_likelihood.values, THRESHOLDS["worse_chain_sd"]),
-        "n_occupied": measures.n_occupied(fit),
+        "n_occupied": float(stats["n_occupied"].median()),
         "switched": switched,
         "collapsed": measures.collapsed_components(fit, THRESHOLDS["collapsed_scale"]),
     }
@@ -177,7 +178,8 @@ def _disagreements(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
             "R-hat cannot be computed: draws are not finite, or no chain moved",
             "Check the priors against the units of the data, and raise num_warmup.",
         )
-    if n["worse_chains"]:
+    # A collapsed component has no bound to its likelihood; the other chains are not the worse ones.
+    if n["worse_chains"] and not n["collapsed"]:
         means = ", ".join(f"{value:.1f}" for value in n["log_likelihood"])
         yield (
             f"chains {list(n['worse_chains'])} sit in a worse mode "

@@ -108,6 +108,7 @@ def _sample_stats(
         "lp": -stats["potential"] - shift,
         "energy": stats["energy"] + shift,
         "log_likelihood": stats["log_likelihood"] - units.log_volume * n_obs,
+        "n_occupied": stats["n_occupied"],
         "acceptance_rate": stats["acceptance_rate"],
         "step_size": stats["step_size"],
         "n_steps": n_steps,

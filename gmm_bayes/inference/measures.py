@@ -18,49 +18,65 @@ __all__ = [
     "collapsed_components",
     "e_bfmi",
     "labels_switched",
-    "n_occupied",
     "repeated_share",
+    "switched_share",
     "worse_chains",
 ]
 
-# Stretches of a chain that are compared when looking for switched labels.
-_STRETCHES = 10
+# Draws, of all chains together, that are matched when looking for switched labels.
+_MATCHED_DRAWS = 400
+# Share of them that may prefer another numbering: a stray draw is not a switch.
+_STRAY_SHARE = 0.01
 
 
 def labels_switched(fit: GMMFit) -> bool:
-    """Whether components changed places between chains, or between stretches of a chain.
+    """Whether components changed places between draws, of one chain or of several."""
+    return switched_share(fit) > _STRAY_SHARE
 
-    The mean position of every component over a stretch of draws, in units of the columns' spread
-    and weighted by how many rows it holds, is matched to the first stretch of the first chain. A
-    best match that is not the identity, and clearly better, means a switch. Shape of what is
-    compared: (stretches, n_components, n_features).
+
+def switched_share(fit: GMMFit) -> float:
+    """Share of draws whose components match those of the best draw better in another order.
+
+    Every draw of a thinned set, shapes (n_components, n_features, ...), is compared with the draw
+    of highest log density: the distance of two components is Bhattacharyya's, weighted by the rows
+    that they share, so that components that differ only in their covariances count, and empty ones
+    do not. A draw has switched when its best assignment is clearly better than its own numbering.
     """
     if fit.n_components == 1:
-        return False
+        return 0.0
+    parameters = fit.parameters()
+    lp = fit.sample_stats["lp"].values.ravel()
+    if not all(np.isfinite(array).all() for array in (lp, *parameters)):
+        return 0.0
+    picked = np.unique(np.linspace(0, len(lp) - 1, _MATCHED_DRAWS).astype(int))
     spread = fit.X.std("obs").values
-    means = fit.posterior[MEANS].values / spread
-    weights = fit.posterior[WEIGHTS].values
-    if not (np.isfinite(means).all() and np.isfinite(weights).all()):
-        return False
-    pieces = min(_STRETCHES, means.shape[1])
-    stretches = [
-        (m.mean(0), w.mean(0))
-        for chain in range(means.shape[0])
-        for m, w in zip(
-            np.array_split(means[chain], pieces),
-            np.array_split(weights[chain], pieces),
-            strict=True,
-        )
-    ]
-    first_means, first_weights = stretches[0]
-    for stretch_means, stretch_weights in stretches[1:]:
-        distance = ((stretch_means[:, None] - first_means[None]) ** 2).sum(-1)
-        cost = np.minimum(stretch_weights[:, None], first_weights[None]) * distance
+    weights = parameters.weights
+    means, tril = parameters.means / spread, parameters.scale_tril / spread[:, None]
+    best = int(lp.argmax())
+    switched = 0
+    for draw in picked:
+        distance = _bhattacharyya(means[draw], tril[draw], means[best], tril[best])
+        cost = np.minimum(weights[draw][:, None], weights[best]) * distance
         rows, columns = linear_sum_assignment(cost)
-        stay, move = np.trace(cost), cost[rows, columns].sum()
-        if stay > 2 * move + 1e-3:
-            return True
-    return False
+        switched += np.trace(cost) > 2 * cost[rows, columns].sum() + 1e-3
+    return switched / len(picked)
+
+
+def _bhattacharyya(
+    means: np.ndarray, tril: np.ndarray, other_means: np.ndarray, other_tril: np.ndarray
+) -> np.ndarray:
+    """Distances (K, K) of normals: minus the log of the overlap, the integral of sqrt(p q)."""
+    covariances = [factor @ factor.swapaxes(-1, -2) for factor in (tril, other_tril)]
+    between = (covariances[0][:, None] + covariances[1][None]) / 2
+    difference = means[:, None] - other_means[None]
+    squared = np.einsum(
+        "jkd,jkd->jk", difference, np.linalg.solve(between, difference[..., None])[..., 0]
+    )
+    log_det = [
+        2 * np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(-1) for factor in (tril, other_tril)
+    ]
+    log_det_between = np.linalg.slogdet(between)[1]
+    return squared / 8 + (log_det_between - (log_det[0][:, None] + log_det[1][None]) / 2) / 2
 
 
 def agreement_table(fit: GMMFit) -> "pd.DataFrame":
@@ -155,13 +171,6 @@ def worse_chains(log_likelihood: np.ndarray, allowed_sd: float) -> tuple[int, ..
     # Below a tenth of a nat two chains say the same whatever their spread.
     allowed = allowed_sd * log_likelihood[best].std() + 0.1
     return tuple(int(c) for c in np.flatnonzero(means < means[best] - allowed))
-
-
-def n_occupied(fit: GMMFit) -> float:
-    """Given a draw's weights, Dirichlet(a + counts) has mean (a_k + n_k) / (sum a + N)."""
-    concentration = fit.priors.weight_concentration
-    counts = fit.posterior[WEIGHTS].values * (fit.n_obs + concentration.sum()) - concentration
-    return float(np.median((counts >= 1).sum(axis=-1)))
 
 
 def collapsed_components(fit: GMMFit, smallest_scale: float) -> tuple[int, ...]:

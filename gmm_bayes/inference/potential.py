@@ -25,7 +25,12 @@ from gmm_bayes._vocabulary import (
     CovarianceType,
 )
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
-from gmm_bayes.core.likelihood import RowBlocks, natural_parameters, sum_log_density
+from gmm_bayes.core.likelihood import (
+    RowBlocks,
+    expected_statistics,
+    natural_parameters,
+    sum_log_density,
+)
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.model.gaussian_mixture import gaussian_mixture, latent_mixture
 from gmm_bayes.model.priors import PriorArrays
@@ -37,6 +42,7 @@ __all__ = [
     "log_likelihood",
     "parameters",
     "potential",
+    "row_statistics",
     "sample_prior",
     "site_values",
     "unconstrain",
@@ -95,6 +101,16 @@ def log_likelihood(sites: Mapping[str, jax.Array], data: Data, spec: ModelSpec) 
     """Log-likelihood of all rows at one point, a scalar in nats."""
     theta = natural_parameters(*parameters(sites, data.n_features, spec))
     return sum_log_density(theta, data.rows)
+
+
+def row_statistics(
+    sites: Mapping[str, jax.Array], data: Data, spec: ModelSpec
+) -> tuple[jax.Array, jax.Array]:
+    """Log-likelihood (nats) and each component's expected number of rows, shapes () and (K,)."""
+    theta = natural_parameters(*parameters(sites, data.n_features, spec))
+    total, statistics = expected_statistics(theta, data.rows)
+    # The first feature is the constant 1.
+    return total, statistics[:, 0]
 
 
 def parameters(

@@ -33,7 +33,7 @@ from gmm_bayes.inference import arviz_bridge, storage
 from gmm_bayes.inference.samplers import NUTS
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["GMMFit", "load"]
+__all__ = ["GMMFit", "check_fit", "load"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,6 +247,12 @@ def load(path: str | os.PathLike[str]) -> GMMFit:
     fit = GMMFit(storage.read(source))
     _check_attributes(fit, source)
     return fit
+
+
+def check_fit(fit: Any) -> None:
+    """Raise unless this is a fit."""
+    if not isinstance(fit, GMMFit):
+        raise TypeError(f"fit must be a GMMFit, got {type(fit).__name__}; gmm_bayes.fit makes one")
 
 
 def _check_attributes(fit: GMMFit, source: Path) -> None:

@@ -175,8 +175,8 @@ def _check(
     check_n_components(n_components)
     check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
     sampler = NUTS() if sampler is None else sampler
-    if isinstance(sampler, type) or not hasattr(sampler, "run"):
-        raise TypeError(f"sampler must be a sampler such as gmm_bayes.NUTS(), got {sampler!r}")
+    if not isinstance(sampler, NUTS):
+        raise TypeError(f"sampler must be a gmm_bayes.NUTS(...), got {sampler!r}")
     check_init(init)
     check_integer(n_init, "n_init", 1)
     words = check_seed(seed)

@@ -8,7 +8,7 @@ warm-up, the sampling and a second fit, and the host gets a say (a bar, an inter
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from numpyro import infer
 from gmm_bayes._validation import check_choice, check_integer, check_probability
 from gmm_bayes._vocabulary import CHAIN_METHODS, ChainMethod
 from gmm_bayes.inference.devices import cpu_cores, double_precision
-from gmm_bayes.inference.potential import Data, ModelSpec, constrain, log_likelihood, potential
+from gmm_bayes.inference.potential import Data, ModelSpec, constrain, potential, row_statistics
 from gmm_bayes.inference.progress import Progress
 
 __all__ = ["NUTS", "Draws"]
@@ -72,7 +72,7 @@ class NUTS:
         Adapt a dense metric rather than a diagonal one.
     chain_method : {"auto", "parallel", "sequential", "vectorized"}
         "parallel" runs chains in threads, one per core; "vectorized" batches them into one
-        program. "auto" is parallel on a CPU and vectorized on a GPU.
+        program. "auto" is parallel on a CPU, vectorized on a GPU, and sequential for one chain.
 
     Raises
     ------
@@ -100,7 +100,8 @@ class NUTS:
             "max_tree_depth": 1,
         }.items():
             object.__setattr__(self, name, check_integer(getattr(self, name), name, minimum))
-        check_probability(self.target_accept_prob, "target_accept_prob")
+        accept = check_probability(self.target_accept_prob, "target_accept_prob")
+        object.__setattr__(self, "target_accept_prob", accept)
         if not isinstance(self.dense_mass, bool):
             raise TypeError(f"dense_mass must be True or False, got {self.dense_mass!r}")
         check_choice(self.chain_method, "chain_method", CHAIN_METHODS)
@@ -217,12 +218,14 @@ def _advance(
 
 
 def _describe(z: jax.Array, *, data: Data, spec: ModelSpec) -> dict[str, jax.Array]:
-    """Sites and log-likelihood of a block of draws, one draw's rows at a time."""
+    """Sites and what the rows say of a block of draws, one draw at a time."""
 
     def one(z: jax.Array) -> dict[str, jax.Array]:
         sites = constrain(z, data, spec)
         out = {f"site.{name}": value for name, value in sites.items()}
-        return {**out, "log_likelihood": log_likelihood(sites, data, spec)}
+        total, counts = row_statistics(sites, data, spec)
+        # A component is occupied when its responsibilities add up to one row at least.
+        return {**out, "log_likelihood": total, "n_occupied": jnp.sum(counts >= 1)}
 
     return jax.lax.map(one, z)
 
@@ -316,9 +319,12 @@ def _run_in_threads(jobs: Sequence[Callable[..., Any]], workers: int, device: An
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(run, job) for job in jobs]
         try:
-            return [future.result() for future in futures]
-        except BaseException:
+            # One failed chain ends the run; the others need not finish first.
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
             stop.set()
-            for future in futures:
-                future.cancel()
-            raise
+        failed = next((f for f in futures if f.done() and f.exception()), None)
+        if failed is not None:
+            pool.shutdown(cancel_futures=True)
+            failed.result()
+        return [future.result() for future in futures]

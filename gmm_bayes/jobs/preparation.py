@@ -21,9 +21,6 @@ from gmm_bayes.model.priors import Priors
 
 __all__ = ["Job", "prepare"]
 
-# Of the prior groups, which have draws of their own.
-_PRIOR_DRAWS = 500
-
 
 @dataclass(frozen=True)
 class Job:
@@ -170,6 +167,8 @@ def _config_errors(section: str) -> Iterator[None]:
 
 def _bytes(config: JobConfig, n_obs: int, n_features: int) -> int:
     """About the size of the results, with a fifth more to be safe."""
+    from gmm_bayes.posterior.groups import PRIOR_DRAWS
+
     k, d, groups = config.model.n_components, n_features, config.output.groups
     draws = config.sampler.num_chains * config.sampler.num_samples
     sampler_statistics = 8
@@ -177,5 +176,5 @@ def _bytes(config: JobConfig, n_obs: int, n_features: int) -> int:
     numbers += n_obs * (d + k + 2)
     numbers += draws * n_obs * (LOG_LIKELIHOOD in groups)
     numbers += draws * n_obs * d * (POSTERIOR_PREDICTIVE in groups)
-    numbers += _PRIOR_DRAWS * n_obs * d * (PRIOR_PREDICTIVE in groups)
+    numbers += PRIOR_DRAWS * n_obs * d * (PRIOR_PREDICTIVE in groups)
     return int(1.2 * 8 * numbers) + 2**20

@@ -24,6 +24,7 @@ from gmm_bayes.plots.axes import (
 )
 from gmm_bayes.plots.curves import component_curves, curve_handles, draw_curves
 from gmm_bayes.plots.selection import (
+    PANEL,
     check_features,
     choose,
     extents,
@@ -38,8 +39,6 @@ __all__ = ["ellipses", "plot_components"]
 logger = logging.getLogger(__name__)
 
 _MOST_FEATURES = 5
-# Features that fit into one pair of axes.
-_PANEL = 2
 _ELLIPSE_POINTS = 101
 
 
@@ -113,11 +112,11 @@ def plot_components(
     names = check_features(
         fit, fit.feature_names[:_MOST_FEATURES] if features is None else features
     )
-    if len(names) > _PANEL:
+    if len(names) > PANEL:
         check_no_axes(ax, names)
     check_axes(ax)
     picture = _prepare(fit, probability, n_draws, max_rows, seed)
-    if len(names) > _PANEL:
+    if len(names) > PANEL:
         return _draw_grid(picture, names, legend=legend)
     own, ax = ax is None, open_axes(ax)
     panel = marginal(fit, names)
@@ -126,7 +125,7 @@ def plot_components(
     else:
         _draw_pair(ax, picture, panel)
     ax.set_xlabel(names[0])
-    if len(names) == _PANEL:
+    if len(names) == PANEL:
         ax.set_ylabel(names[1])
     if legend:
         add_legend(ax, _handles(picture, len(names)), beside=own)
@@ -275,7 +274,7 @@ def _handles(picture: _Picture, n_features: int) -> list[Artist]:
         )
         for k, weight in enumerate(weights)
     ]
-    if n_features != _PANEL:
+    if n_features != PANEL:
         handles += curve_handles()
     if n_features > 1:
         bold = f"bold: mean ellipse, {100 * picture.probability:g} % inside"

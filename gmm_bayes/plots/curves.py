@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -16,7 +14,7 @@ from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.plots.axes import key, name_density
 from gmm_bayes.plots.selection import extents, line_grid
 from gmm_bayes.plots.style import component_style
-from gmm_bayes.posterior.streaming import map_rows
+from gmm_bayes.posterior.streaming import each_draw, log_mean_over_draws, map_rows
 
 __all__ = ["Curves", "component_curves", "curve_handles", "draw_curves"]
 
@@ -138,15 +136,5 @@ def _draw_fan(ax: Axes, x: np.ndarray, fan: np.ndarray, colour: str) -> None:
     )
 
 
-@jax.jit
-def _log_mean(X: jax.Array, draws: MixtureParameters) -> jax.Array:
-    def add(total: jax.Array, draw: MixtureParameters) -> tuple[jax.Array, None]:
-        return jnp.logaddexp(total, mixture.scores(X, draw)), None
-
-    nothing = jnp.full((X.shape[0], draws.weights.shape[-1]), -jnp.inf)
-    return jax.lax.scan(add, nothing, draws)[0] - jnp.log(draws.weights.shape[0])
-
-
-@jax.jit
-def _each(X: jax.Array, draws: MixtureParameters) -> jax.Array:
-    return jax.lax.map(lambda draw: mixture.scores(X, draw), draws)
+_log_mean = log_mean_over_draws(mixture.scores)
+_each = each_draw(mixture.scores)

@@ -13,6 +13,7 @@ from gmm_bayes._validation import check_choice, check_integer, check_probability
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.plots.axes import add_legend, check_axes, key, name_density, open_axes, rows_note
 from gmm_bayes.plots.selection import (
+    PANEL,
     check_features,
     choose,
     extents,
@@ -26,7 +27,6 @@ from gmm_bayes.posterior.density import log_predictive_density
 __all__ = ["plot_density"]
 
 _HEATMAP, _CONTOUR, _SURFACE = _KINDS = ("heatmap", "contour", "surface")
-_PANEL = 2
 # Dark to middling: the bright end of the map of densities cannot be seen on white.
 _LINE_MAP = LinearSegmentedColormap.from_list("lines", ["#A6C8E8", "#0072B2", "#00263D"])
 _NAME = "posterior predictive density"
@@ -176,14 +176,14 @@ def highest_density_levels(density: np.ndarray, shares: Sequence[float]) -> np.n
 
 
 def _check_names(fit: GMMFit, features: Any) -> tuple[str, ...]:
-    if features is None and fit.n_features > _PANEL:
+    if features is None and fit.n_features > PANEL:
         known = fit.feature_names
         raise ValueError(
             f"plot_density draws one or two features, but the fit has {len(known)} "
             f"({', '.join(known[:6])}{', ...' * (len(known) > 6)}); choose, as in "
-            f"features={known[:_PANEL]!r}"
+            f"features={known[:PANEL]!r}"
         )
-    return check_features(fit, fit.feature_names if features is None else features, _PANEL)
+    return check_features(fit, fit.feature_names if features is None else features, PANEL)
 
 
 def _check_shares(inside: Sequence[float]) -> list[float]:

@@ -10,13 +10,12 @@ from matplotlib.axes import Axes
 from gmm_bayes._validation import check_integer
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.plots.axes import add_legend, check_axes, key, open_axes, rows_note
-from gmm_bayes.plots.selection import check_features, choose, extents, generator, marginal
+from gmm_bayes.plots.selection import PANEL, check_features, choose, extents, generator, marginal
 from gmm_bayes.plots.style import component_style
 from gmm_bayes.posterior.responsibilities import responsibilities
 
 __all__ = ["plot_responsibilities"]
 
-_PANEL = 2
 _SURE_SIZE, _UNSURE_SIZE = 12.0, 220.0
 _DOUBT = 0.05
 _CHANCE: Any = {"color": "black", "linewidth": 0.8, "linestyle": ":"}
@@ -67,9 +66,7 @@ def plot_responsibilities(
     The area of a marker grows linearly with 1 - max_k r_nk, the probability that the row came from
     another component; r are the posterior mean responsibilities, from all features of the fit.
     """
-    names = check_features(
-        fit, fit.feature_names[:_PANEL] if features is None else features, _PANEL
-    )
+    names = check_features(fit, fit.feature_names[:PANEL] if features is None else features, PANEL)
     check_axes(ax)
     most = check_integer(max_rows, "max_rows", 1)
     rows = choose(fit.n_obs, most, generator(seed))

@@ -19,6 +19,7 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.result import GMMFit
 
 __all__ = [
+    "PANEL",
     "check_features",
     "choose",
     "extents",
@@ -26,6 +27,9 @@ __all__ = [
     "line_grid",
     "marginal",
 ]
+
+# Features that one panel of ellipses or of a surface shows.
+PANEL = 2
 
 _SDS = 3.0
 _CURVE_POINTS = 400

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -12,8 +11,15 @@ from gmm_bayes._vocabulary import CHAIN, DRAW, FEATURE, OBS
 from gmm_bayes.core import mixture
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.devices import double_precision
-from gmm_bayes.inference.result import GMMFit
-from gmm_bayes.posterior.streaming import announce, check_fit, map_rows, row_coords, rows_of
+from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.posterior.streaming import (
+    announce,
+    each_draw,
+    log_mean_over_draws,
+    map_rows,
+    row_coords,
+    rows_of,
+)
 
 __all__ = ["log_likelihood", "log_predictive_density", "sample_predictive"]
 
@@ -49,12 +55,12 @@ def log_predictive_density(
     over draws, so that -1e6 stays -1e6. It does not depend on labels (Gelman et al. 2013, Bayesian
     Data Analysis, section 1.3).
     """
+    tail = None if interval is None else (1 - check_probability(interval, "interval")) / 2
     rows, index = rows_of(fit, X)
     coords = row_coords(fit, index)
     mean = map_rows(_log_mean, fit, rows)
-    if interval is None:
+    if tail is None:
         return xr.DataArray(mean, coords, (OBS,), name="log_predictive_density")
-    tail = (1 - check_probability(interval, "interval")) / 2
 
     def block(X: Any, draws: MixtureParameters) -> np.ndarray:
         return np.quantile(np.asarray(_each(X, draws)), [tail, 1 - tail], axis=0)
@@ -120,15 +126,5 @@ def sample_predictive(fit: GMMFit, n_obs: int, *, seed: Any = 0) -> xr.DataArray
     return xr.DataArray(np.asarray(rows), coords, (OBS, FEATURE), name="X")
 
 
-@jax.jit
-def _log_mean(X: jax.Array, draws: MixtureParameters) -> jax.Array:
-    def add(total: jax.Array, draw: MixtureParameters) -> tuple[jax.Array, None]:
-        return jnp.logaddexp(total, mixture.log_density(X, draw)), None
-
-    nothing = jnp.full(X.shape[0], -jnp.inf)
-    return jax.lax.scan(add, nothing, draws)[0] - jnp.log(draws.weights.shape[0])
-
-
-@jax.jit
-def _each(X: jax.Array, draws: MixtureParameters) -> jax.Array:
-    return jax.lax.map(lambda draw: mixture.log_density(X, draw), draws)
+_log_mean = log_mean_over_draws(mixture.log_density)
+_each = each_draw(mixture.log_density)

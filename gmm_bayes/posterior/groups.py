@@ -24,13 +24,14 @@ from gmm_bayes.core import mixture
 from gmm_bayes.inference.devices import double_precision
 from gmm_bayes.inference.labelling import label_sites
 from gmm_bayes.inference.potential import ModelSpec, sample_prior
-from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.result import GMMFit, check_fit
 from gmm_bayes.posterior.density import log_likelihood
-from gmm_bayes.posterior.streaming import announce, check_fit
+from gmm_bayes.posterior.streaming import announce
 
-__all__ = ["with_groups"]
+__all__ = ["PRIOR_DRAWS", "with_groups"]
 
-_PRIOR_DRAWS = 500
+# Draws of the prior, in one chain.
+PRIOR_DRAWS = 500
 
 
 def with_groups(fit: GMMFit, *groups: str, seed: Any = 0) -> GMMFit:
@@ -78,7 +79,7 @@ def _prior(fit: GMMFit, words: np.ndarray) -> xr.Dataset:
 
 
 def _prior_predictive(fit: GMMFit, words: np.ndarray) -> xr.Dataset:
-    announce(PRIOR_PREDICTIVE, (1, _PRIOR_DRAWS, fit.n_obs, fit.n_features))
+    announce(PRIOR_PREDICTIVE, (1, PRIOR_DRAWS, fit.n_obs, fit.n_features))
     return _prior_draws(fit, words)[1]
 
 
@@ -90,7 +91,7 @@ def _prior_draws(fit: GMMFit, words: np.ndarray) -> tuple[xr.Dataset, xr.Dataset
             fit.priors.arrays(fit.n_components, fit.n_features),
             spec,
             n_obs=fit.n_obs,
-            n_draws=_PRIOR_DRAWS,
+            n_draws=PRIOR_DRAWS,
         )
         sites = {name: np.asarray(value)[None] for name, value in sites.items()}
     rows = sites.pop(DATA)

@@ -2,8 +2,6 @@
 
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -12,7 +10,15 @@ from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, OBS
 from gmm_bayes.core import mixture
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.result import GMMFit
-from gmm_bayes.posterior.streaming import announce, map_rows, refuse_switched, row_coords, rows_of
+from gmm_bayes.posterior.streaming import (
+    announce,
+    each_draw,
+    map_rows,
+    mean_over_draws,
+    refuse_switched,
+    row_coords,
+    rows_of,
+)
 
 __all__ = ["assign", "responsibilities"]
 
@@ -133,15 +139,5 @@ def _interval(
     return map_rows(block, fit, rows, numbers_per_row=n_draws * fit.n_components)
 
 
-@jax.jit
-def _mean(X: jax.Array, draws: MixtureParameters) -> jax.Array:
-    def add(total: jax.Array, draw: MixtureParameters) -> tuple[jax.Array, None]:
-        return total + mixture.responsibilities(X, draw), None
-
-    zero = jnp.zeros((X.shape[0], draws.weights.shape[-1]))
-    return jax.lax.scan(add, zero, draws)[0] / draws.weights.shape[0]
-
-
-@jax.jit
-def _each(X: jax.Array, draws: MixtureParameters) -> jax.Array:
-    return jax.lax.map(lambda draw: mixture.responsibilities(X, draw), draws)
+_mean = mean_over_draws(mixture.responsibilities)
+_each = each_draw(mixture.responsibilities)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gmm_bayes._validation import check_columns, check_data
@@ -18,9 +19,18 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import LabelSwitchingError, LargeArrayWarning
 from gmm_bayes.inference.devices import double_precision
 from gmm_bayes.inference.measures import labels_switched
-from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.result import GMMFit, check_fit
 
-__all__ = ["announce", "check_fit", "map_rows", "refuse_switched", "row_coords", "rows_of"]
+__all__ = [
+    "announce",
+    "each_draw",
+    "log_mean_over_draws",
+    "map_rows",
+    "mean_over_draws",
+    "refuse_switched",
+    "row_coords",
+    "rows_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +39,6 @@ _SMALLEST_BLOCK = 64
 _LARGE_ARRAY = 2**30
 # Beyond, the square of a distance in component standard deviations leaves float64.
 _FARTHEST = 1e140
-
-
-def check_fit(fit: Any) -> None:
-    """Raise unless this is a fit."""
-    if not isinstance(fit, GMMFit):
-        raise TypeError(f"fit must be a GMMFit, got {type(fit).__name__}; gmm_bayes.fit makes one")
 
 
 def rows_of(fit: GMMFit, X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -89,6 +93,52 @@ def map_rows(
             for block, length in _blocks(rows, numbers_per_row)
         ]
     return jax.tree.map(lambda *parts: np.concatenate(parts, axis=axis), *answers)
+
+
+PerDraw = Callable[[Any, MixtureParameters], jax.Array]
+
+
+def each_draw(per_draw: PerDraw) -> PerDraw:
+    """Compile a function of (rows, one draw) into one of (rows, all draws), stacked: (S, ...)."""
+
+    @jax.jit
+    def stacked(X: jax.Array, draws: MixtureParameters) -> jax.Array:
+        return jax.lax.map(lambda draw: per_draw(X, draw), draws)
+
+    return stacked
+
+
+def mean_over_draws(per_draw: PerDraw) -> PerDraw:
+    """Compile a function of (rows, one draw) into its mean over all draws, one at a time."""
+
+    @jax.jit
+    def mean(X: jax.Array, draws: MixtureParameters) -> jax.Array:
+        def add(total: jax.Array, draw: MixtureParameters) -> tuple[jax.Array, None]:
+            return total + per_draw(X, draw), None
+
+        one = jax.tree.map(lambda a: a[0], draws)
+        zero = jnp.zeros_like(jax.eval_shape(per_draw, X, one))
+        return jax.lax.scan(add, zero, draws)[0] / draws.weights.shape[0]
+
+    return mean
+
+
+def log_mean_over_draws(per_draw: PerDraw) -> PerDraw:
+    """Compile a log density of (rows, one draw) into the log of its mean density over all draws.
+
+    A running log-sum-exp, so that logs far below the smallest number stay logs.
+    """
+
+    @jax.jit
+    def log_mean(X: jax.Array, draws: MixtureParameters) -> jax.Array:
+        def add(total: jax.Array, draw: MixtureParameters) -> tuple[jax.Array, None]:
+            return jnp.logaddexp(total, per_draw(X, draw)), None
+
+        one = jax.tree.map(lambda a: a[0], draws)
+        nothing = jnp.full_like(jax.eval_shape(per_draw, X, one), -jnp.inf)
+        return jax.lax.scan(add, nothing, draws)[0] - jnp.log(draws.weights.shape[0])
+
+    return log_mean
 
 
 def announce(what: str, shape: tuple[int, ...]) -> None:

@@ -80,6 +80,15 @@ def test_the_comparison_can_fail(both):
         assert_same_posterior(ours, wider)
 
 
+@pytest.mark.parametrize("covariance_type", ["tied", "diag", "spherical"])
+def test_the_other_structures(faithful, covariance_type):
+    sampler = gb.NUTS(num_warmup=500, num_samples=1000)
+    X = faithful.to_numpy()
+    ours = gb.fit(X, 2, covariance_type=covariance_type, sampler=sampler, seed=4)
+    with jax.enable_x64(True):
+        assert_same_posterior(ours, by_plain_numpyro(ours, X))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """fit: the answers on real data, the same in every unit, and no compilation twice."""
 
+import warnings
+
 import jax
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import gmm_bayes as gb
 from gmm_bayes.inference import arviz_bridge
 
 SHORT = gb.NUTS(num_warmup=500, num_samples=1000)
+SMALL = gb.NUTS(num_warmup=100, num_samples=50, num_chains=2)
 
 
 def mcse(draws):
@@ -41,21 +44,27 @@ def test_units_change_nothing_but_the_units(faithful, faithful_fit):
     assert (error < 5 * np.hypot(mcse(ours), mcse(theirs))).all()
 
 
-def test_lp_is_the_log_joint_of_the_model_in_the_users_units(faithful, faithful_fit):
-    draw = faithful_fit.posterior.isel(chain=2, draw=17)
-    X = faithful.to_numpy()
-    keywords = {"n_components": 2, "priors": faithful_fit.priors}
+def test_lp_is_the_log_joint_of_the_model_in_the_users_units(faithful, covariance_type):
+    """On columns of very different spread, so that a wrong shift between units shows."""
+    X = faithful.to_numpy()[::4] * [1e-3, 1e3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", gb.errors.GMMBayesWarning)
+        fit = gb.fit(X, 2, sampler=SMALL, seed=1, covariance_type=covariance_type)
+    draw = fit.posterior.isel(chain=1, draw=17)
+    keywords = {"n_components": 2, "covariance_type": covariance_type, "priors": fit.priors}
     with jax.enable_x64(True):
-        sites = {
-            name: draw[name].values
-            for name in ("weights", "means", "scales", "correlation_cholesky")
-        }
+        names = ("weights", "means", "scales", "correlation_cholesky")
+        sites = {name: draw[name].values for name in names if name in draw}
         z = unconstrain_fn(gb.gaussian_mixture, (X,), keywords, sites)
         expected = -float(potential_energy(gb.gaussian_mixture, (X,), keywords, z))
-    stats = faithful_fit.sample_stats.isel(chain=2, draw=17)
+    stats = fit.sample_stats.isel(chain=1, draw=17)
     assert float(stats["lp"]) == pytest.approx(expected, rel=1e-10)
-    rows = gb.log_likelihood(faithful_fit).isel(chain=2, draw=17).sum()
+    rows = gb.log_likelihood(fit).isel(chain=1, draw=17).sum()
     assert float(stats["log_likelihood"]) == pytest.approx(float(rows), rel=1e-10)
+    # Kinetic energy is positive, and about half the number of parameters on average.
+    kinetic = fit.sample_stats["energy"] + fit.sample_stats["lp"]
+    assert float(kinetic.min()) > 0
+    assert float(kinetic.mean()) < fit.structure.n_parameters(2, 2)
 
 
 def count_compilations(function):

@@ -20,6 +20,7 @@ from gmm_bayes._vocabulary import (
     OBS,
     OBSERVED_DATA,
     POSTERIOR,
+    SAMPLE_STATS,
     SCALES,
     WEIGHTS,
 )
@@ -60,9 +61,9 @@ def made_up_fit(X: np.ndarray, n_components: int, covariance_type: str = "full")
     coords = {COMPONENT: np.arange(n_components), FEATURE: names, FEATURE2: names}
     sites = {name: np.array(values)[None] for name, values in draws.items()}
     rows = xr.Dataset({DATA: ((OBS, FEATURE), X)}, {OBS: np.arange(len(X)), FEATURE: names})
-    tree = xr.DataTree.from_dict(
-        {POSTERIOR: label_sites(sites, structure, coords), OBSERVED_DATA: rows}
-    )
+    posterior = label_sites(sites, structure, coords)
+    stats = posterior[WEIGHTS].sum(COMPONENT).to_dataset(name="lp")
+    tree = xr.DataTree.from_dict({POSTERIOR: posterior, SAMPLE_STATS: stats, OBSERVED_DATA: rows})
     tree.attrs = {"n_components": n_components, "covariance_type": covariance_type}
     return gb.GMMFit(tree)
 
