@@ -45,7 +45,7 @@ def made_up_fit(X: np.ndarray, n_components: int, covariance_type: str = "full")
     centres = X.mean(axis=0) + 2 * spread * rng.standard_normal((n_components, X.shape[1]))
     draws: dict[str, list[np.ndarray]] = {}
     for _ in range(20):
-        root = rng.standard_normal((n_components, X.shape[1], X.shape[1] + 3))
+        root = rng.standard_normal((n_components, X.shape[1], X.shape[1] + 40))
         dense = root @ root.swapaxes(-1, -2) / root.shape[-1] * np.outer(spread, spread)
         scales, correlation = structure.sites(dense)
         noise = 0.1 * spread * rng.standard_normal(centres.shape)
