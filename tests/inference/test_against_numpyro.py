@@ -10,6 +10,9 @@ from numpyro.infer import MCMC, NUTS, init_to_value
 
 import gmm_bayes as gb
 
+# Whether a run is long enough to be believed is asked where it matters, by `diagnose`.
+pytestmark = pytest.mark.filterwarnings("ignore::gmm_bayes.errors.ConvergenceWarning")
+
 
 def by_plain_numpyro(ours, X, num_samples=1000):
     """Draws of the same posterior by NumPyro's own MCMC, two chains from our posterior mean."""

@@ -12,6 +12,9 @@ from numpyro.infer.util import potential_energy, unconstrain_fn
 import gmm_bayes as gb
 from gmm_bayes.inference import arviz_bridge
 
+# Whether a run is long enough to be believed is asked where it matters, by `diagnose`.
+pytestmark = pytest.mark.filterwarnings("ignore::gmm_bayes.errors.ConvergenceWarning")
+
 SHORT = gb.NUTS(num_warmup=500, num_samples=1000)
 SMALL = gb.NUTS(num_warmup=100, num_samples=50, num_chains=2)
 

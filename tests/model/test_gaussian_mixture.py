@@ -42,7 +42,7 @@ def test_any_numpyro_inference_can_use_it(faithful):
     mcmc = MCMC(NUTS(gb.gaussian_mixture), num_warmup=20, num_samples=10, progress_bar=False)
     mcmc.run(jax.random.key(0), X, n_components=2, priors=gb.default_priors(X, 2))
     az = arviz_bridge.import_arviz()
-    tree = az.from_numpyro(mcmc)
+    tree = az.from_numpyro(mcmc, log_likelihood=True)
     assert tree.posterior["means"].dims == ("chain", "draw", "component", "feature")
     assert tree.posterior["scales"].dims == ("chain", "draw", "component", "feature")
     assert tree.posterior["correlation_cholesky"].dims[2:] == ("component", "feature", "feature2")
