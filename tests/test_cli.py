@@ -477,6 +477,8 @@ def test_a_full_disk_after_sampling_keeps_the_draws(fitted, monkeypatch):
 )
 def test_interrupts(number, code, monkeypatch, tmp_path):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A shell starts its background jobs with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def sample(job):
         assert (tmp_path / "out").exists()
@@ -484,6 +486,7 @@ def test_interrupts(number, code, monkeypatch, tmp_path):
 
     monkeypatch.setattr(execution, "_sample", sample)
     result = invoke("run", QUICKSTART, "--out", "out")
+    signal.signal(signal.SIGINT, before)
     assert result.exit_code == code
     assert result.stderr == "interrupted: the run is not complete\n"
     assert list(tmp_path.iterdir()) == []

@@ -79,7 +79,7 @@ def test_names_are_those_of_the_package():
 def test_every_key_is_documented(section):
     kind = JobConfig.model_fields[section].annotation
     for key in kind.model_fields:
-        assert re.search(rf"^    {key} : ", kind.__doc__, re.MULTILINE), key
+        assert re.search(rf"^{key} : ", inspect.getdoc(kind), re.MULTILINE), key
 
 
 def test_the_path_is_relative_to_the_job_file(write, tmp_path, monkeypatch):
