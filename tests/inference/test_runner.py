@@ -10,7 +10,7 @@ from jax import monitoring
 from numpyro.infer.util import potential_energy, unconstrain_fn
 
 import gmm_bayes as gb
-from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.inference import arviz_bridge, samplers
 
 # Whether a run is long enough to be believed is asked where it matters, by `diagnose`.
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_bayes.errors.ConvergenceWarning")
@@ -112,6 +112,14 @@ def test_threads_make_the_same_draws(faithful, faithful_fit, chain_method):
     assert fit.chain_method == chain_method
     same = faithful_fit.posterior.isel(draw=slice(60))
     assert fit.posterior.identical(same)
+
+
+def test_draws_do_not_depend_on_how_a_run_is_cut(faithful, faithful_fit, monkeypatch):
+    """One draw a call gives the draws of calls as long as the clock allows."""
+    monkeypatch.setattr(samplers, "_SECONDS_PER_CALL", 1e-9)
+    sampler = gb.NUTS(num_warmup=500, num_samples=20)
+    fit = gb.fit(faithful, 2, sampler=sampler, seed=1)
+    assert fit.posterior.identical(faithful_fit.posterior.isel(draw=slice(20)))
 
 
 @pytest.mark.parametrize(
