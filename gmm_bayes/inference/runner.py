@@ -77,8 +77,9 @@ def fit(
     covariance_type : {"full", "tied", "diag", "spherical"}
         How components share covariance parameters, named as in scikit-learn.
     priors : Priors, optional
-        None takes `default_priors(X, n_components)`, with which the answer does not depend on
-        units. A `mean_loc` of None is filled with the k-means centroids of `X`.
+        None takes `default_priors(X, n_components)`, its k-means seeded from `seed`; with it the
+        answer does not depend on units. A `mean_loc` of None is filled with the k-means centroids
+        of `X`.
     sampler : NUTS, optional
         None takes `NUTS()`.
     init : {"kmeans", "k-means++", "random", "random_from_data"} or MixtureParameters

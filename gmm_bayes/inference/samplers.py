@@ -320,10 +320,11 @@ def _run_in_threads(jobs: Sequence[Callable[..., Any]], workers: int, device: An
         futures = [pool.submit(run, job) for job in jobs]
         try:
             # One failed chain ends the run; the others need not finish first.
-            wait(futures, return_when=FIRST_EXCEPTION)
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             stop.set()
-        failed = next((f for f in futures if f.done() and f.exception()), None)
+        # Only of those that ended by themselves: a chain that was told to stop raises too.
+        failed = next((f for f in done if f.exception()), None)
         if failed is not None:
             pool.shutdown(cancel_futures=True)
             failed.result()
