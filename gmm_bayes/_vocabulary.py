@@ -44,3 +44,9 @@ INIT_METHODS: Final = ("kmeans", "k-means++", "random", "random_from_data")
 ChainMethod = Literal["auto", "parallel", "sequential", "vectorized"]
 CHAIN_METHODS: Final = ("auto", "parallel", "sequential", "vectorized")
 DEVICES: Final = ("auto", "cpu", "gpu")
+
+# In which coordinates chains run.
+Preconditioning = Literal["auto", "laplace", "none"]
+PRECONDITIONING: Final = ("auto", "laplace", "none")
+Precision = Literal["float64", "float32"]
+PRECISIONS: Final = ("float64", "float32")

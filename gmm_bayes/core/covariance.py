@@ -80,16 +80,26 @@ class CovarianceStructure:
         n_features: int,
     ) -> Array:
         """Cholesky factors of all K covariances, shape (..., K, D, D), from the sites."""
-        sigma = _expand(scales, self.scale_dims, _COMPONENT_FEATURE)
+        sigma = self.spread_scales(scales, n_components, n_features)
         if correlation_cholesky is None:
             omega = _namespace(sigma).eye(n_features, dtype=sigma.dtype)
         else:
-            assert self.correlation_batch is not None
-            batch = (*self.correlation_batch, FEATURE, FEATURE2)
-            omega = _expand(correlation_cholesky, batch, (COMPONENT, FEATURE, FEATURE2))
-        tril = sigma[..., :, None] * omega
-        shape = (*tril.shape[:-3], n_components, n_features, n_features)
-        return _namespace(tril).broadcast_to(tril, shape)
+            omega = self.spread_correlation(correlation_cholesky, n_components, n_features)
+        return sigma[..., :, None] * omega
+
+    def spread_scales(self, scales: Array, n_components: int, n_features: int) -> Array:
+        """What each scale is, for every component and feature: shape (..., K, D)."""
+        full = _expand(scales, self.scale_dims, _COMPONENT_FEATURE)
+        shape = (*full.shape[:-2], n_components, n_features)
+        return _namespace(full).broadcast_to(full, shape)
+
+    def spread_correlation(self, matrices: Array, n_components: int, n_features: int) -> Array:
+        """What each correlation matrix or factor is, for every component: shape (..., K, D, D)."""
+        assert self.correlation_batch is not None
+        batch = (*self.correlation_batch, FEATURE, FEATURE2)
+        full = _expand(matrices, batch, (COMPONENT, FEATURE, FEATURE2))
+        shape = (*full.shape[:-3], n_components, n_features, n_features)
+        return _namespace(full).broadcast_to(full, shape)
 
     def covariances(self, scales: Array, correlation_cholesky: Array | None = None) -> Array:
         """Covariances in scikit-learn's shape from the sites."""
@@ -111,6 +121,13 @@ class CovarianceStructure:
             dense = _expand(covariances, self.covariance_dims, (COMPONENT, FEATURE, FEATURE2))
         shape = (*dense.shape[:-3], n_components, n_features, n_features)
         return _namespace(dense).broadcast_to(dense, shape)
+
+    def pooled(self, dense: Array, weights: Array) -> Array:
+        """Average covariances (K, D, D) over the components that share theirs."""
+        if COMPONENT in self.scale_dims:
+            return dense
+        average = (dense * weights[:, None, None]).sum(axis=0) / weights.sum()
+        return _namespace(dense).broadcast_to(average, dense.shape)
 
     def sites(self, dense: Array) -> tuple[Array, Array | None]:
         """Scales and correlation Cholesky factors of K dense covariances (K, D, D).

@@ -1,37 +1,45 @@
 """The hot kernel: scores -> log-sum-exp -> expected sufficient statistics.
 
 There are two forms of one density. By row, it is whitened: `component_log_density`. As a sum over
-rows it is one matrix product on the features phi(x) = [1, x, lower(x x')],
+rows it is one matrix product on the features phi(x) = lower(t t') of t = [1, x],
 
-    scores = theta phi(x),   theta_k = [log pi_k + const, P_k mu_k, -P_k / 2],   P_k = Sigma_k^-1,
+    scores_k = constants_k - |whiten_k t|^2 / 2 = theta_k phi(x),
 
-and its gradient, responsibilities times features, is finished in the forward pass: K x F numbers,
-the expected sufficient statistics, F = (D + 1)(D + 2) / 2. A value with its gradient costs 4 N K F
-flops and one pass of exp over N x K numbers, and holds one block of rows at a time.
+and its gradient, responsibilities times features, is finished in the forward pass: the expected
+second moments sum_n r_nk t_n t_n', which are the statistics of an E-step. A value with its gradient
+costs 4 N K F flops, F = (D + 1)(D + 2) / 2, and one pass of exp over N x K numbers, and holds one
+block of rows at a time.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import logsumexp
 
+from gmm_bayes._vocabulary import Precision
+
 __all__ = [
+    "ComponentScores",
     "RowBlocks",
     "block_rows",
     "component_log_density",
+    "component_scores",
+    "expected_moments",
+    "inverse_tril",
     "log_sum_exp",
-    "natural_parameters",
+    "pack_scores",
     "sum_log_density",
     "weighted_log_density",
 ]
 
-# Rows in a block: its features and scores stay in cache, its products are large enough. Measured on
-# 2 cores: 500 to 4000 rows are within a factor of two of each other from D = 5 to D = 20.
-_ROWS_PER_BLOCK = 2000
+# Rows in a block, on a CPU: its features and scores stay in cache, and no product is so large that
+# the library spreads it over threads, of which every chain has one already. Measured on 2 cores; in
+# single precision a block costs two small products more.
+_ROWS_PER_BLOCK = {"float64": 500, "float32": 2000}
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -40,110 +48,218 @@ class RowBlocks(NamedTuple):
 
     Attributes
     ----------
-    values : array, shape (n_blocks, D, rows)
+    values : array, shape (n_blocks, D + 1, rows)
+        The rows below a row of ones; in single precision, less the centre of their block.
     weights : array, shape (n_blocks, rows)
-        How often a row counts: 1, and 0 for what fills the last block.
+        How often a row counts: 1, and 0 for what fills a block.
+    shift : array, shape (n_blocks, D + 1, D + 1), or None
+        In single precision, the matrix that adds a block's centre to [1, x - centre].
     """
 
     values: Any
     weights: Any
+    shift: Any = None
 
 
-def block_rows(X: Any) -> RowBlocks:
-    """Cut rows (N, D), a JAX or a NumPy array, into blocks."""
-    xp = X.__array_namespace__()
-    n_obs, n_features = X.shape
-    n_blocks = max(1, math.ceil(n_obs / _ROWS_PER_BLOCK))
-    size = math.ceil(n_obs / n_blocks)
-    missing = n_blocks * size - n_obs
-    padded = xp.pad(X, ((0, missing), (0, 0)))
-    values = padded.reshape(n_blocks, size, n_features).swapaxes(1, 2)
-    weights = xp.pad(xp.ones(n_obs, dtype=X.dtype), (0, missing)).reshape(n_blocks, size)
-    return RowBlocks(values, weights)
+class ComponentScores(NamedTuple):
+    """Log of weight times density of each component, as a function of the row t = [1, x].
+
+    Attributes
+    ----------
+    constants : array, shape (K,)
+    whiten : array, shape (K, D, D + 1)
+        score_k(t) = constants_k - |whiten_k t|^2 / 2.
+    """
+
+    constants: Any
+    whiten: Any
 
 
-def natural_parameters(weights: jax.Array, means: jax.Array, scale_tril: jax.Array) -> jax.Array:
-    """Coefficients theta of the features for each component, shape (K, F).
+def block_rows(
+    X: np.ndarray,
+    *,
+    precision: Precision = "float64",
+    groups: np.ndarray | None = None,
+    rows_per_block: int | None = None,
+) -> RowBlocks:
+    """Cut rows (N, D) into blocks.
 
     Parameters
     ----------
-    weights : array, shape (K,)
-    means : array, shape (K, D)
-    scale_tril : array, shape (K, D, D)
+    X : ndarray, shape (N, D)
+    precision : {"float64", "float32"}
+        In single precision each block keeps its rows less their mean, without which the score of a
+        row a hundred sds from the origin would lose its last digits.
+    groups : ndarray of int, shape (N,), optional
+        A block holds rows of one group only. In single precision the rows of a group should be
+        close to each other.
+    rows_per_block : int, optional
+        None takes what is fastest on a CPU.
     """
-    n_features = means.shape[-1]
-    whiten = _inverse_tril(scale_tril)
-    precision = jnp.einsum("kij,kil->kjl", whiten, whiten, precision=_HIGHEST)
-    linear = jnp.einsum("kij,kj->ki", precision, means, precision=_HIGHEST)
+    n_obs, n_features = X.shape
+    order = np.arange(n_obs) if groups is None else np.argsort(groups, kind="stable")
+    sizes = [n_obs] if groups is None else np.unique(groups, return_counts=True)[1]
+    largest, wanted = max(sizes), rows_per_block or _ROWS_PER_BLOCK[precision]
+    length = math.ceil(largest / math.ceil(largest / wanted))
+    n_blocks = [math.ceil(size / length) for size in sizes]
+    # Where each row goes; what no row goes to fills the last block of its group.
+    first = np.cumsum([0, *n_blocks[:-1]]) * length
+    slots = np.concatenate([f + np.arange(size) for f, size in zip(first, sizes, strict=True)])
+    shape = (sum(n_blocks), length)
+    weights = np.zeros(shape)
+    weights.reshape(-1)[slots] = 1
+    values = np.zeros((*shape, n_features + 1))
+    values.reshape(-1, n_features + 1)[slots, 0] = 1
+    values.reshape(-1, n_features + 1)[slots, 1:] = X[order]
+    if precision == "float64":
+        return RowBlocks(np.ascontiguousarray(values.swapaxes(1, 2)), weights)
+    centres = values[..., 1:].sum(axis=1) / weights.sum(axis=1)[:, None]
+    values[..., 1:] -= centres[:, None, :] * weights[..., None]
+    shift = np.broadcast_to(np.eye(n_features + 1), (shape[0], n_features + 1, n_features + 1))
+    shift = shift.copy()
+    shift[:, 1:, 0] = centres
+    single = np.ascontiguousarray(values.swapaxes(1, 2), dtype=np.float32)
+    return RowBlocks(single, weights, shift)
+
+
+def component_scores(
+    weights: jax.Array, means: jax.Array, scale_tril: jax.Array
+) -> ComponentScores:
+    """Scores of a mixture given by weights (K,), means (K, D) and Cholesky factors (K, D, D)."""
+    inverse = inverse_tril(scale_tril)
     log_det = jnp.sum(jnp.log(jnp.diagonal(scale_tril, axis1=-2, axis2=-1)), axis=-1)
-    constant = (
-        _log_weights(weights)
-        - 0.5 * n_features * math.log(2 * math.pi)
-        - log_det
-        - 0.5 * jnp.sum(linear * means, axis=-1)
-    )
-    rows, columns = np.tril_indices(n_features)
-    # Off the diagonal, a product of two features stands for two entries of the matrix.
-    multiple = jnp.asarray(np.where(rows == columns, -0.5, -1.0), precision.dtype)
-    quadratic = precision[:, rows, columns] * multiple
-    return jnp.concatenate([constant[:, None], linear, quadratic], axis=1)
+    constants = _log_weights(weights) - log_det - 0.5 * means.shape[-1] * math.log(2 * math.pi)
+    centred = jnp.einsum("kij,kj->ki", inverse, means, precision=_HIGHEST)
+    return ComponentScores(constants, jnp.concatenate([-centred[..., None], inverse], axis=-1))
+
+
+def pack_scores(scores: ComponentScores) -> jax.Array:
+    """Coefficients theta of the features lower(t t') for each component, shape (K, F)."""
+    whiten = scores.whiten
+    rows, columns = np.tril_indices(whiten.shape[-1])
+    squares = jnp.einsum("kdi,kdj->kij", whiten, whiten, precision=_HIGHEST)
+    # Off the diagonal, a product of two entries of t stands for two entries of the matrix.
+    multiple = jnp.asarray(np.where(rows == columns, -0.5, -1.0), whiten.dtype)
+    theta = squares[:, rows, columns] * multiple
+    constants = scores.constants[:, None]
+    return jnp.concatenate([theta[:, :1] + constants, theta[:, 1:]], axis=1)
 
 
 @jax.custom_vjp
-def sum_log_density(theta: jax.Array, rows: RowBlocks) -> jax.Array:
+def sum_log_density(scores: ComponentScores, rows: RowBlocks) -> jax.Array:
     """Log density of the mixture summed over all rows, a scalar in nats.
 
     Parameters
     ----------
-    theta : array, shape (K, F)
-        `natural_parameters`. Differentiable in theta; the rows are data.
+    scores : ComponentScores
+        Differentiable, in reverse mode; the rows are data.
     rows : RowBlocks
     """
-    return expected_statistics(theta, rows)[0]
+    return expected_moments(scores, rows)[0]
 
 
-def expected_statistics(theta: jax.Array, rows: RowBlocks) -> tuple[jax.Array, jax.Array]:
-    """Return the summed log density and its gradient in theta, the statistics of an E-step.
+def expected_moments(scores: ComponentScores, rows: RowBlocks) -> tuple[jax.Array, jax.Array]:
+    """Return the summed log density and the expected second moments, the statistics of an E-step.
 
     Returns
     -------
     log_density : array, shape ()
-    statistics : array, shape (K, F)
-        sum_n r_nk phi(x_n): for each component its rows' count, sum and sum of products.
+    moments : array, shape (K, D + 1, D + 1)
+        sum_n r_nk t_n t_n' of t = [1, x]: each component's count, sum and sum of products.
     """
+    if rows.shift is None:
+        theta = pack_scores(scores)
+        total, statistics = _sum_blocks(lambda block: _block_statistics(theta, block), rows)
+        return total, _unpack(statistics)
+
+    def about_its_centre(block: RowBlocks) -> tuple[jax.Array, jax.Array]:
+        moved = scores._replace(whiten=jnp.matmul(scores.whiten, block.shift, precision=_HIGHEST))
+        theta = pack_scores(moved).astype(block.values.dtype)
+        total, statistics = _block_statistics(theta, block)
+        moments = _unpack(statistics.astype(scores.whiten.dtype))
+        back = jnp.matmul(block.shift, moments, precision=_HIGHEST)
+        return total, jnp.matmul(back, block.shift.T, precision=_HIGHEST)
+
+    return _sum_blocks(about_its_centre, rows)
+
+
+def _sum_blocks(of_block: Callable[[RowBlocks], Any], rows: RowBlocks) -> Any:
+    """Add up a function of every block, holding one block at a time."""
+    first = jax.tree.map(lambda a: a[0], rows)
     if rows.values.shape[0] == 1:
-        return _block_statistics(theta, rows.values[0], rows.weights[0])
+        return of_block(first)
+    zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(of_block, first))
 
-    def add(total: tuple[jax.Array, jax.Array], block: RowBlocks) -> tuple[tuple, None]:
-        return jax.tree.map(jnp.add, total, _block_statistics(theta, *block)), None
+    def add(running: Any, block: RowBlocks) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, running, of_block(block)), None
 
-    zero = (jnp.zeros((), theta.dtype), jnp.zeros_like(theta))
     return jax.lax.scan(add, zero, rows)[0]
 
 
-def _block_statistics(
-    theta: jax.Array, values: jax.Array, weights: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    lower = np.tril_indices(values.shape[0])
-    one = jnp.ones_like(values[:1])
-    features = jnp.concatenate([one, values, values[lower[0]] * values[lower[1]]])
+def _block_statistics(theta: jax.Array, block: RowBlocks) -> tuple[jax.Array, jax.Array]:
+    """Log density of the rows of one block, and responsibilities times features, (K, F)."""
+    features = _features(block.values)
     scores = jnp.matmul(theta, features, precision=_HIGHEST)
     largest = jnp.max(scores, axis=0)
     shares = jnp.exp(scores - largest)
     total = jnp.sum(shares, axis=0)
-    log_density = jnp.sum(weights * (largest + jnp.log(total)))
-    return log_density, jnp.matmul(shares * (weights / total), features.T, precision=_HIGHEST)
+    # The sum over rows is taken in the precision of the weights, which is double.
+    log_density = jnp.sum(block.weights * (largest + jnp.log(total)).astype(block.weights.dtype))
+    shares = shares * (block.weights.astype(total.dtype) / total)
+    return log_density, jnp.matmul(shares, features.T, precision=_HIGHEST)
 
 
-def _forward(theta: jax.Array, rows: RowBlocks) -> tuple[jax.Array, jax.Array]:
-    return expected_statistics(theta, rows)
+def _features(values: jax.Array) -> jax.Array:
+    """lower(t t') of t = [1, x], shape (F, rows); no concatenation, which is slow on a CPU."""
+    rows, columns = np.tril_indices(values.shape[0])
+    return values[rows] * values[columns]
 
 
-def _backward(statistics: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None]:
-    return cotangent * statistics, None
+def _unpack(statistics: jax.Array) -> jax.Array:
+    """Symmetric matrices (K, D + 1, D + 1) from their packed lower triangles (K, F)."""
+    size = (math.isqrt(8 * statistics.shape[-1] + 1) - 1) // 2
+    place = np.zeros((size, size), dtype=int)
+    rows, columns = np.tril_indices(size)
+    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
+    return statistics[:, place]
+
+
+def _forward(scores: ComponentScores, rows: RowBlocks) -> tuple[jax.Array, ComponentScores]:
+    total, moments = expected_moments(scores, rows)
+    gradient = -jnp.matmul(scores.whiten, moments, precision=_HIGHEST)
+    return total, ComponentScores(moments[:, 0, 0], gradient)
+
+
+def _backward(gradient: ComponentScores, cotangent: jax.Array) -> tuple[ComponentScores, None]:
+    return jax.tree.map(lambda g: cotangent * g, gradient), None
 
 
 sum_log_density.defvjp(_forward, _backward)
+
+
+@jax.custom_jvp
+@jax.jit
+def inverse_tril(tril: jax.Array) -> jax.Array:
+    """Inverse of lower triangular matrices, shape (..., D, D), one column after another.
+
+    Written out because XLA's own solver calls a BLAS whose threads spin: on a busy machine 0.1 ms
+    became 40. The jit is for callers who are not in one.
+    """
+    size = tril.shape[-1]
+    diagonal = jnp.diagonal(tril, axis1=-2, axis2=-1)
+    unit = jnp.tril(tril / diagonal[..., :, None], -1)
+    inverse = jnp.broadcast_to(jnp.eye(size, dtype=tril.dtype), tril.shape)
+    for j in range(size - 1):
+        inverse = inverse - unit[..., :, j, None] * inverse[..., None, j, :]
+    return inverse / diagonal[..., None, :]
+
+
+@inverse_tril.defjvp
+def _inverse_tril_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (tril,), (change,) = primals, tangents
+    inverse = inverse_tril(tril)
+    product = jnp.matmul(inverse, jnp.matmul(jnp.tril(change), inverse, precision=_HIGHEST))
+    return inverse, -product
 
 
 def component_log_density(X: jax.Array, means: jax.Array, scale_tril: jax.Array) -> jax.Array:
@@ -164,7 +280,7 @@ def component_log_density(X: jax.Array, means: jax.Array, scale_tril: jax.Array)
     n_features = X.shape[-1]
     # A centre far from the origin would cancel away in x'P - mu'P; it drops out of the difference.
     centre = jax.lax.stop_gradient(means.mean(axis=0))
-    whiten = _inverse_tril(scale_tril)
+    whiten = inverse_tril(scale_tril)
     z = jnp.einsum("nd,ked->kne", X - centre, whiten, precision=_HIGHEST)
     z_mean = jnp.einsum("kd,ked->ke", means - centre, whiten, precision=_HIGHEST)
     squared = jnp.sum((z - z_mean[:, None, :]) ** 2, axis=-1).T
@@ -186,10 +302,3 @@ def _log_weights(weights: jax.Array) -> jax.Array:
     # An exact zero is raised to the smallest normal number, as NumPyro does, because the gradient
     # of its log is not a number.
     return jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
-
-
-def _inverse_tril(scale_tril: jax.Array) -> jax.Array:
-    identity = jnp.broadcast_to(
-        jnp.eye(scale_tril.shape[-1], dtype=scale_tril.dtype), scale_tril.shape
-    )
-    return solve_triangular(scale_tril, identity, lower=True)

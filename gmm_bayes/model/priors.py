@@ -312,14 +312,16 @@ def default_priors(X: Any, n_components: int, *, seed: int = 0) -> Priors:
     )
 
 
-def kmeans_centers(X: np.ndarray, n_components: int, *, seed: int = 0) -> np.ndarray:
-    """Centroids of scikit-learn's k-means, the best of ten starts, on columns of equal spread.
+def kmeans_centers(
+    X: np.ndarray, n_components: int, *, seed: int = 0, n_init: int = 10
+) -> np.ndarray:
+    """Centroids of scikit-learn's k-means, the best of several starts, on columns of equal spread.
 
     Parameters
     ----------
     X : ndarray, shape (n_obs, n_features)
     n_components : int
-    seed : int
+    seed, n_init : int
 
     Returns
     -------
@@ -335,7 +337,8 @@ def kmeans_centers(X: np.ndarray, n_components: int, *, seed: int = 0) -> np.nda
     with warnings.catch_warnings(), few_threads(X):
         # Fewer distinct rows than components: two centres coincide, which is a fine prior.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        kmeans = KMeans(n_components, n_init=10, random_state=seed).fit((X - loc) / spread)
+        kmeans = KMeans(n_components, n_init=n_init, random_state=seed)
+        kmeans.fit((X - loc) / spread)
     centers = kmeans.cluster_centers_
     return loc + spread * centers[np.lexsort(np.round(centers, 8).T[::-1])]
 
