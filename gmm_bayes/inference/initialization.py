@@ -1,33 +1,38 @@
 """Where chains begin: an EM solution, its components matched to the prior, jittered per chain."""
 
 import logging
-import warnings
 
+import jax
 import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
 
 from gmm_bayes._validation import check_choice, check_finite
 from gmm_bayes._vocabulary import INIT_METHODS
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
+from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.em import VARIANCE_FLOOR, hard_moments, maximise, soft_moments
 from gmm_bayes.inference.potential import ModelSpec
-from gmm_bayes.model.priors import PriorArrays, few_threads
+from gmm_bayes.model.priors import PriorArrays, kmeans_centers
 
 __all__ = ["check_init", "check_start", "em_start", "jitter", "match_to_prior"]
 
 logger = logging.getLogger(__name__)
 
-# In standard units. A component whose smallest variance is within a decade of the floor is stuck
-# to it: its likelihood says nothing (FACTS: on iris with K = 4 such a solution "wins").
-_VARIANCE_FLOOR = 1e-6
-_SINGULAR = 10 * _VARIANCE_FLOOR
+# A component whose smallest variance is within a decade of the floor is stuck to it: its likelihood
+# says nothing (on iris with K = 4 such a solution "wins").
+_SINGULAR = 10 * VARIANCE_FLOOR
+# Starts are tried on so many rows, drawn at random: the best of them is followed on all rows by the
+# search for the mode, or by the chains themselves.
+_MANY_ROWS = 20_000
 
 
 def em_start(
     X: np.ndarray, spec: ModelSpec, *, init: str, n_init: int, seed: int
 ) -> MixtureParameters:
-    """Best regular solution of scikit-learn's EM over several starts.
+    """Best regular solution of EM over several starts.
 
     Parameters
     ----------
@@ -46,49 +51,40 @@ def em_start(
     MixtureParameters
         A solution with a component on the variance floor is taken only if there is no other.
     """
+    if len(X) > _MANY_ROWS:
+        X = X[np.random.default_rng(seed).choice(len(X), _MANY_ROWS, replace=False)]
     seeds = np.random.SeedSequence(seed).generate_state(n_init)
+    rows = jax.device_put(block_rows(X))
     best, best_rank = None, (False, -np.inf)
     for start, start_seed in enumerate(seeds):
         method = init if start % 2 == 0 else "random_from_data"
-        solution, log_likelihood = _em(X, spec, method, int(start_seed))
-        smallest = min(np.linalg.eigvalsh(c)[0] for c in np.asarray(solution.covariances))
-        rank = (smallest > _SINGULAR, log_likelihood)
-        logger.debug(
-            "EM start %d (%s): log-likelihood %.6g, smallest variance %.3g",
-            start,
-            method,
-            log_likelihood,
-            smallest,
-        )
+        moments = _first_moments(X, spec.n_components, method, int(start_seed))
+        found = maximise(moments, rows, spec)
+        rank = (found.smallest_variance > _SINGULAR, found.log_likelihood)
+        logger.debug("EM start %d (%s): %s", start, method, found[1:])
         if best is None or rank > best_rank:
-            best, best_rank = solution, rank
+            best, best_rank = found.mixture, rank
     assert best is not None
     if not best_rank[0]:
         logger.info("every EM solution has a component on the variance floor")
     return best
 
 
-def _em(X: np.ndarray, spec: ModelSpec, method: str, seed: int) -> tuple[MixtureParameters, float]:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
+def _first_moments(X: np.ndarray, n_components: int, method: str, seed: int) -> np.ndarray:
+    """Moments of the groups of rows that EM begins with."""
+    rng = np.random.default_rng(seed)
+    if method == "random":
+        return soft_moments(X, rng.dirichlet(np.ones(n_components), len(X)))
+    if method == "kmeans":
+        centers = kmeans_centers(X, n_components, seed=seed, n_init=1)
+    elif method == "k-means++":
+        from sklearn.cluster import kmeans_plusplus
 
-    em = GaussianMixture(
-        spec.n_components,
-        covariance_type=spec.covariance_type,
-        init_params=method,
-        random_state=seed,
-        reg_covar=_VARIANCE_FLOOR,
-        max_iter=300,
-        tol=1e-5,
-    )
-    with warnings.catch_warnings(), few_threads(X):
-        # The start of a chain need not be the exact maximum, and k-means may find two equal rows.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        em.fit(X)
-    solution = MixtureParameters.from_covariances(
-        em.weights_, em.means_, em.covariances_, spec.covariance_type
-    )
-    return solution, float(em.score(X))
+        centers, _ = kmeans_plusplus(X, n_components, random_state=seed)
+    else:
+        centers = X[rng.choice(len(X), n_components, replace=False)]
+    # Far more rows than centres: a tree of the centres finds the nearest.
+    return hard_moments(X, cKDTree(centers).query(X)[1], n_components)
 
 
 def match_to_prior(start: MixtureParameters, prior: PriorArrays) -> MixtureParameters:

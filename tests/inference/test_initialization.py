@@ -124,5 +124,7 @@ def test_fit_checks_its_start_and_its_sampler(faithful):
     start = MixtureParameters(np.ones(2), np.zeros((2, 2)), np.stack([np.eye(2)] * 2))
     with pytest.raises(ValueError, match=r"init\.weights must be positive and sum to 1"):
         gb.fit(faithful, 2, init=start)
-    with pytest.raises(TypeError, match=r"sampler must be a gmm_bayes\.NUTS\(\.\.\.\), got <class"):
+    with pytest.raises(
+        TypeError, match=r"NUTS\(\.\.\.\) or gmm_bayes\.Laplace\(\.\.\.\), got <class"
+    ):
         gb.fit(faithful, 2, sampler=gb.NUTS)
