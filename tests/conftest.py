@@ -5,6 +5,8 @@ import os
 # Chains run in threads of their own; OpenBLAS must not add more.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Tests count compilations, and must not depend on what ran before.
+os.environ["GMM_BAYES_CACHE"] = "off"
 
 import jax
 import jax.numpy as jnp

@@ -1,0 +1,100 @@
+"""JAX's persistent compilation cache, in a folder of the user's own, while a fit compiles."""
+
+import hashlib
+import logging
+import os
+import platform
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+__all__ = ["SWITCH", "cache_folder", "persistent_cache"]
+
+logger = logging.getLogger(__name__)
+
+# Set to "off", "0" or "no" to compile anew in every process.
+SWITCH = "GMM_BAYES_CACHE"
+# A program that compiles faster than this is not worth a file.
+_MIN_SECONDS = 0.1
+# What one shape of problem leaves is about half of one.
+_LARGEST_MIB = 256
+_in_use = threading.Lock()
+
+
+@contextmanager
+def persistent_cache() -> Iterator[None]:
+    """Keep compiled programs on disk for the next process, unless the user says where or not to.
+
+    JAX's settings are the user's again afterwards. A second fit that runs at the same time in
+    another thread goes without.
+    """
+    folder = None if jax.config.values["jax_compilation_cache_dir"] else cache_folder()
+    if folder is None or not _in_use.acquire(blocking=False):
+        yield
+        return
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: jax.config.values[name] for name in names}
+    try:
+        for name, value in zip(names, (str(folder), _MIN_SECONDS), strict=True):
+            jax.config.update(name, value)
+        # JAX looks at the folder's name once, at the first compilation of the process.
+        compilation_cache.reset_cache()
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        _in_use.release()
+
+
+def cache_folder() -> Path | None:
+    """Return the folder of this user and this kind of processor, made if need be.
+
+    None if it is switched off, cannot be made, or might be written to by others: what is in it is
+    run as machine code.
+    """
+    if os.environ.get(SWITCH, "on").lower() in ("off", "0", "no"):
+        return None
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
+        folder = root / "gmm_bayes" / f"xla-{_processor()}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (folder, folder.parent):
+            status = path.stat()
+            if hasattr(os, "getuid") and status.st_uid != os.getuid():
+                raise PermissionError(f"{path} belongs to another user")
+            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise PermissionError(f"{path} may be written to by others")
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} may not be written to")
+        _make_room(folder)
+    except (OSError, RuntimeError) as error:
+        logger.info("no compilation cache: %s", error)
+        return None
+    return folder
+
+
+def _processor() -> str:
+    """A name for the kind of processor: a home folder may be mounted on machines of several."""
+    words = [platform.machine(), platform.processor()]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        words += [line for line in lines if line.startswith(("flags", "Features"))][:1]
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
+
+
+def _make_room(folder: Path) -> None:
+    """Delete the oldest files of a folder that has grown too large."""
+    files = sorted((f.stat().st_mtime, f.stat().st_size, f) for f in folder.iterdir())
+    excess = sum(size for _, size, _ in files) - _LARGEST_MIB * 2**20
+    for _, size, file in files:
+        if excess <= 0:
+            break
+        file.unlink(missing_ok=True)
+        excess -= size
