@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gmm_bayes.inference.diagnostics import Diagnosis, diagnose
     from gmm_bayes.inference.result import GMMFit, load
     from gmm_bayes.inference.runner import fit
-    from gmm_bayes.inference.samplers import NUTS
+    from gmm_bayes.inference.samplers import NUTS, Laplace
     from gmm_bayes.model.distribution import GaussianMixture
     from gmm_bayes.model.gaussian_mixture import gaussian_mixture
     from gmm_bayes.model.priors import Priors, default_priors
@@ -38,6 +38,7 @@ _HOMES = {
     "load": "gmm_bayes.inference.result",
     "fit": "gmm_bayes.inference.runner",
     "NUTS": "gmm_bayes.inference.samplers",
+    "Laplace": "gmm_bayes.inference.samplers",
     "GaussianMixture": "gmm_bayes.model.distribution",
     "gaussian_mixture": "gmm_bayes.model.gaussian_mixture",
     "Priors": "gmm_bayes.model.priors",
@@ -55,6 +56,7 @@ __all__ = [
     "Diagnosis",
     "GMMFit",
     "GaussianMixture",
+    "Laplace",
     "MixtureParameters",
     "Priors",
     "__version__",

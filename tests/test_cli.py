@@ -120,10 +120,12 @@ def test_every_setting_reaches_the_fit(monkeypatch):
         "model.covariance_type=tied",
         "sampler.num_chains=2",
         "sampler.target_accept_prob=0.95",
+        "sampler.preconditioning=none",
         "init.method=random",
         "init.n_init=4",
         "runtime.seed=9",
         "runtime.device=cpu",
+        "runtime.precision=float32",
         "runtime.progress=false",
     ]
     priors = ["priors.scale_scale=[2, 3]", "priors.weight_concentration=1"]
@@ -145,11 +147,12 @@ def test_every_setting_reaches_the_fit(monkeypatch):
         assert kwargs == {
             "covariance_type": "tied",
             "priors": expected,
-            "sampler": gb.NUTS(500, 500, 2, target_accept_prob=0.95),
+            "sampler": gb.NUTS(500, 500, 2, target_accept_prob=0.95, preconditioning="none"),
             "init": "random",
             "n_init": 4,
             "seed": 9,
             "device": "cpu",
+            "precision": "float32",
             "progress": False,
         }
 

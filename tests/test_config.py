@@ -154,7 +154,7 @@ FAULTS = {
     ),
     "sampler.a.b=5": (
         "sampler.a.b: unknown key; known: num_warmup, num_samples, num_chains, "
-        "target_accept_prob, max_tree_depth, dense_mass, chain_method"
+        "target_accept_prob, max_tree_depth, dense_mass, chain_method, preconditioning"
     ),
     "samplr.num_samples=5": "samplr: unknown section; did you mean 'sampler'?",
     "zzz.a=1": f"zzz: unknown section; known: {SECTIONS}",
@@ -350,7 +350,7 @@ HOSTILE = {
     ),
     "a long key": (
         MINIMAL.encode() + b"[runtime]\n" + b"f" * 30_000 + b" = 1",
-        "runtime." + "f" * 60 + ": unknown key; known: seed, device, progress",
+        "runtime." + "f" * 60 + ": unknown key; known: seed, device, precision, progress",
     ),
 }
 

@@ -15,6 +15,7 @@ from hostile import (
 
 import gmm_bayes as gb
 from gmm_bayes.errors import ConvergenceWarning, InferenceError, LabelSwitchingError
+from gmm_bayes.inference import samplers, starting
 
 N_CHAINS, N_DRAWS = 4, 500
 FLAWS = ("problems", "advice", "notes")
@@ -387,39 +388,51 @@ def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
     assert not np.array_equal(chains[0], chains[1])
 
 
-def _prepare_that_fails(monkeypatch, n_failures, what):
-    from gmm_bayes.inference import runner
+PLAIN = gb.NUTS(num_warmup=100, num_samples=60, num_chains=2, preconditioning="none")
 
-    prepare, calls = runner._prepare, []
 
-    def failing(sites, data, *, spec):
-        starts, values, gradients = (np.array(a) for a in prepare(sites, data, spec=spec))
-        calls.append(starts)
-        if len(calls) <= n_failures:
-            {"potential": values, "gradient": gradients}[what].flat[-1] = np.nan
-        return starts, values, gradients
+def _starts_that_fail(monkeypatch, n_failures, what):
+    """The second chain's start is no good, that many times."""
+    evaluate, calls = starting.value_and_gradient, []
 
-    monkeypatch.setattr(runner, "_prepare", failing)
+    def failing(z, data, spec):
+        value, gradient = map(np.array, evaluate(z, data, spec))
+        calls.append(z)
+        if len(calls) <= 2 * n_failures and len(calls) % 2 == 0:
+            {"potential": value, "gradient": gradient}[what].flat[-1] = np.nan
+        return value, gradient
+
+    monkeypatch.setattr(starting, "value_and_gradient", failing)
     return calls
 
 
 @pytest.mark.parametrize("what", ["potential", "gradient"])
 def test_other_starts_are_tried_when_one_is_not_finite(monkeypatch, what):
-    calls = _prepare_that_fails(monkeypatch, 2, what)
-    fit = quiet_fit(two_groups())
-    assert len(calls) == 3
-    assert not np.array_equal(calls[0], calls[2])
+    calls = _starts_that_fail(monkeypatch, 2, what)
+    fit = quiet_fit(two_groups(), sampler=PLAIN)
+    assert len(calls) == 6
+    assert not np.array_equal(calls[0], calls[4])
     np.testing.assert_array_equal(gb.assign(fit), gb.assign(small_fit()))
 
 
 @pytest.mark.parametrize("what", ["potential", "gradient"])
 def test_no_finite_start_is_a_named_error(monkeypatch, what):
-    calls = _prepare_that_fails(monkeypatch, 99, what)
-    monkeypatch.setattr(gb.NUTS, "run", lambda *a, **k: pytest.fail("sampling has begun"))
+    calls = _starts_that_fail(monkeypatch, 99, what)
+    monkeypatch.setattr(samplers, "run_group", lambda *a, **k: pytest.fail("sampling has begun"))
     message = (
         "the log density is not finite at 5 sets of starting points near the EM solution: check "
         "the priors against the units of the data, or give init=MixtureParameters"
     )
     with raises_exactly(InferenceError, message):
-        quiet_fit(two_groups())
-    assert len(calls) == 5
+        quiet_fit(two_groups(), sampler=PLAIN)
+    assert len(calls) == 10
+
+
+def test_without_finite_draws_of_the_approximation_chains_start_plainly(monkeypatch):
+    """The probe of the approximation says nothing; a start in its coordinates is not finite."""
+    monkeypatch.setattr(starting, "departure_from_normal", lambda *args: 0.0)
+    calls = _starts_that_fail(monkeypatch, 5, "potential")
+    fit = quiet_fit(two_groups())
+    assert fit.run["preconditioning"] == "none"
+    assert fit.run["reason"] == "the normal approximation leaves the support"
+    assert len(calls) == 12

@@ -397,10 +397,10 @@ for _name, _least in {
             integer(_name, _least, "100.0 of type float"),
         ),
         f"{_name} True": ({_name: True}, TypeError, integer(_name, _least, "True of type bool")),
-        f"{_name} None": (
-            {_name: None},
+        f"{_name} text": (
+            {_name: "5"},
             TypeError,
-            integer(_name, _least, "None of type NoneType"),
+            integer(_name, _least, "'5' of type str"),
         ),
     }
 for _value in (0, 1, -0.1, 1.2, NAN, "0.8", None, True):
@@ -421,6 +421,12 @@ SAMPLERS |= {
         "chain_method must be one of auto, parallel, sequential, vectorized, got 'paralel'; "
         "did you mean 'parallel'?",
     ),
+    "preconditioning": (
+        {"preconditioning": "laplase"},
+        ValueError,
+        "preconditioning must be one of auto, laplace, none, got 'laplase'; "
+        "did you mean 'laplace'?",
+    ),
 }
 
 
@@ -430,7 +436,9 @@ def test_sampler(options, exception, message):
         gb.NUTS(**options)
 
 
-@pytest.mark.parametrize(("num_warmup", "warns"), [(0, True), (99, True), (100, False)])
+@pytest.mark.parametrize(
+    ("num_warmup", "warns"), [(0, True), (99, True), (100, False), (None, False)]
+)
 def test_few_warmup_draws_are_warned_about_before_sampling(monkeypatch, num_warmup, warns):
     class Stopped(Exception):
         pass

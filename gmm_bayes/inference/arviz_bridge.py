@@ -7,9 +7,10 @@ keeps a DataTree.
 import warnings
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-__all__ = ["ess", "import_arviz", "rhat", "to_native"]
+__all__ = ["ess", "import_arviz", "rhat", "smoothed_weights", "to_native"]
 
 
 def import_arviz() -> Any:
@@ -36,3 +37,16 @@ def ess(draws: xr.Dataset, method: str) -> xr.Dataset:
     """Effective sample size of every entry, `method` "bulk" or "tail" (Vehtari et al. 2021)."""
     extra = {"prob": (0.05, 0.95)} if method == "tail" else {}
     return import_arviz().ess(draws, method=method, **extra)
+
+
+def smoothed_weights(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Pareto-smoothed importance weights that sum to one, and the shape k of their tail."""
+    try:
+        from arviz_stats.base import array_stats
+    except ImportError:
+        # Arviz 0.x carries it itself.
+        smoothed, k = import_arviz().psislw(log_weights)
+    else:
+        smoothed, k = array_stats.psislw(log_weights)
+    weights = np.exp(np.asarray(smoothed) - np.max(smoothed))
+    return weights / weights.sum(), float(k)

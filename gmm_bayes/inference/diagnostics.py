@@ -9,6 +9,7 @@ import numpy as np
 from gmm_bayes._vocabulary import CHAIN, DRAW, MEANS
 from gmm_bayes.inference import measures
 from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.samplers import NUTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,8 @@ __all__ = ["THRESHOLDS", "Diagnosis", "diagnose"]
 # chain is in another mode when its mean log-likelihood lies three sds of the best chain below that
 # chain's; NUTS hardly ever returns the point it started from; and a component a ten-thousandth as
 # wide as its column has collapsed.
+# Vehtari, Simpson, Gelman, Yao, Gabry (2024), Pareto smoothed importance sampling: weights whose
+# tail has a shape above 0.7 cannot be averaged with.
 THRESHOLDS: Final = {
     "rhat": 1.01,
     "ess_per_chain": 100,
@@ -29,6 +32,7 @@ THRESHOLDS: Final = {
     "repeated_share": 0.1,
     "collapsed_scale": 1e-4,
     "min_draws": 8,
+    "pareto_k": 0.7,
 }
 
 
@@ -60,6 +64,10 @@ class Diagnosis:
         Whether components changed places between or within chains.
     collapsed : tuple of int
         Components that have shrunk onto a point, a line or a plane.
+    pareto_k : float
+        Shape of the tail of the importance weights of `Laplace`; NaN for chains. Draws that are not
+        chains have no R-hat, energy or modes: those are NaN or empty, and the ESS is that of the
+        weights.
     """
 
     ok: bool
@@ -79,13 +87,16 @@ class Diagnosis:
     n_occupied: float
     switched: bool
     collapsed: tuple[int, ...]
+    pareto_k: float
 
     def __repr__(self) -> str:
-        lines = [
-            f"Diagnosis: {'ok' if self.ok else 'NOT ok'}",
-            f"  R-hat {self.rhat:.3f}, bulk ESS {self.ess_bulk:.0f}, tail ESS {self.ess_tail:.0f}, "
-            f"{self.n_divergences} divergences, E-BFMI {self.e_bfmi.min():.2f}",
-        ]
+        numbers = (
+            f"R-hat {self.rhat:.3f}, bulk ESS {self.ess_bulk:.0f}, tail ESS {self.ess_tail:.0f}, "
+            f"{self.n_divergences} divergences, E-BFMI {self.e_bfmi.min():.2f}"
+            if np.isnan(self.pareto_k)
+            else f"Pareto k {self.pareto_k:.2f}, ESS {self.ess_bulk:.0f}"
+        )
+        lines = [f"Diagnosis: {'ok' if self.ok else 'NOT ok'}", f"  {numbers}"]
         for title, entries in (
             ("problem", self.problems),
             ("advice", self.advice),
@@ -118,7 +129,8 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     R-hat and ESS are rank-normalised [1]_. The label-free quantities (log-likelihood, log
     posterior, and the mean and sds of the whole mixture) come first. Where draws match the best
     draw better with their components in another order, labels have switched: then the label-free
-    quantities alone are judged, and nothing is said of single components.
+    quantities alone are judged, and nothing is said of single components. Draws of `Laplace` are
+    judged by their importance weights.
 
     References
     ----------
@@ -126,13 +138,32 @@ def diagnose(fit: GMMFit) -> Diagnosis:
        normalization, folding, and localization. Bayesian Analysis 16.
     """
     check_fit(fit)
+    chains = isinstance(fit.sampler, NUTS)
+    numbers = {
+        **(_of_chains(fit) if chains else _of_weights(fit)),
+        "log_likelihood": fit.sample_stats["log_likelihood"].mean(DRAW).values,
+        "n_occupied": float(fit.sample_stats["n_occupied"].median()),
+        "collapsed": measures.collapsed_components(fit, THRESHOLDS["collapsed_scale"]),
+    }
+    found = list(_findings(fit, numbers) if chains else _findings_of_weights(numbers))
+    return Diagnosis(
+        ok=not found,
+        problems=tuple(problem for problem, _ in found),
+        advice=tuple(dict.fromkeys(advice for _, advice in found)),
+        notes=tuple(_notes(fit, numbers)),
+        **numbers,
+    )
+
+
+def _of_chains(fit: GMMFit) -> dict[str, Any]:
+    """The numbers that chains are judged by."""
+    assert isinstance(fit.sampler, NUTS)
     stats = fit.sample_stats
     table = measures.agreement_table(fit)
-    free = table[table["label_free"].astype(bool)]
     switched = measures.labels_switched(fit)
-    judged = free if switched else table
-    log_likelihood = stats["log_likelihood"]
-    numbers = {
+    judged = table[table["label_free"].astype(bool)] if switched else table
+    log_likelihood = stats["log_likelihood"].values
+    return {
         "rhat": float(judged["rhat"].max(skipna=False)),
         "ess_bulk": float(judged["ess_bulk"].min(skipna=False)),
         "ess_tail": float(judged["ess_tail"].min(skipna=False)),
@@ -141,20 +172,28 @@ def diagnose(fit: GMMFit) -> Diagnosis:
         "n_max_tree_depth": int((stats["n_steps"] >= 2.0**fit.sampler.max_tree_depth - 1).sum()),
         "e_bfmi": measures.e_bfmi(stats["energy"].values),
         "repeated_share": measures.repeated_share(fit.posterior[MEANS]),
-        "log_likelihood": log_likelihood.mean(DRAW).values,
-        "worse_chains": measures.worse_chains(log_likelihood.values, THRESHOLDS["worse_chain_sd"]),
-        "n_occupied": float(stats["n_occupied"].median()),
+        "worse_chains": measures.worse_chains(log_likelihood, THRESHOLDS["worse_chain_sd"]),
         "switched": switched,
-        "collapsed": measures.collapsed_components(fit, THRESHOLDS["collapsed_scale"]),
+        "pareto_k": np.nan,
     }
-    found = list(_findings(fit, numbers))
-    return Diagnosis(
-        ok=not found,
-        problems=tuple(problem for problem, _ in found),
-        advice=tuple(dict.fromkeys(advice for _, advice in found)),
-        notes=tuple(_notes(fit, numbers)),
-        **numbers,
-    )
+
+
+def _of_weights(fit: GMMFit) -> dict[str, Any]:
+    """The numbers that importance-weighted draws are judged by."""
+    unknown = np.full(1, np.nan)
+    return {
+        "rhat": np.nan,
+        "ess_bulk": fit.run["importance_ess"],
+        "ess_tail": fit.run["importance_ess"],
+        "table": measures.no_agreement(),
+        "n_divergences": 0,
+        "n_max_tree_depth": 0,
+        "e_bfmi": unknown,
+        "repeated_share": unknown,
+        "worse_chains": (),
+        "switched": False,
+        "pareto_k": fit.run["pareto_k"],
+    }
 
 
 _LONGER = "Run more draws (num_warmup, num_samples)."
@@ -169,6 +208,25 @@ def _findings(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _disagreements(n)
     yield from _too_short(fit, n)
     yield from _bad_geometry(fit, n)
+
+
+def _findings_of_weights(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(problem, advice) for draws of the normal approximation."""
+    sample = "Sample instead: sampler=NUTS()."
+    # Not ">": a NaN is no better.
+    if not n["pareto_k"] <= THRESHOLDS["pareto_k"]:
+        yield (
+            f"Pareto k is {n['pareto_k']:.2f} (should be below {THRESHOLDS['pareto_k']}): the "
+            "posterior is too far from a normal distribution for these draws",
+            sample,
+        )
+    if not n["ess_bulk"] >= THRESHOLDS["ess_per_chain"]:
+        yield (
+            f"the weights are worth {n['ess_bulk']:.0f} draws (should be above "
+            f"{THRESHOLDS['ess_per_chain']})",
+            "Take a larger num_samples. " + sample,
+        )
+    yield from _collapse(n)
 
 
 def _disagreements(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -227,6 +285,10 @@ def _bad_geometry(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"{repeated:.0%} of a chain's draws repeat the one before",
             "Raise target_accept_prob and num_warmup.",
         )
+    yield from _collapse(n)
+
+
+def _collapse(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if n["collapsed"]:
         yield (
             f"components {list(n['collapsed'])} have shrunk onto a point, a line or a plane",
@@ -236,7 +298,9 @@ def _bad_geometry(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _notes(fit: GMMFit, n: dict[str, Any]) -> Iterator[str]:
-    if fit.posterior.sizes[CHAIN] == 1:
+    if not np.isnan(n["pareto_k"]):
+        yield "draws of the normal approximation cannot show a mode other than the one they are at"
+    elif fit.posterior.sizes[CHAIN] == 1:
         yield "one chain cannot show a mode that it missed: run several (num_chains)"
     empty = fit.n_components - n["n_occupied"]
     if empty >= 1:

@@ -26,7 +26,7 @@ from gmm_bayes._vocabulary import (
     WEIGHTS,
 )
 from gmm_bayes.core.covariance import CovarianceStructure
-from gmm_bayes.inference.samplers import Draws
+from gmm_bayes.inference.draws import Draws
 from gmm_bayes.inference.standardization import Standardization
 from gmm_bayes.model.priors import PriorArrays
 
@@ -101,20 +101,14 @@ def _sample_stats(
     A row's density is smaller by the factor exp(log_volume) in the user's units; so is each mean's.
     The scales are sampled on the log scale, where a change of units is a mere shift.
     """
-    stats = draws.stats
     shift = units.log_volume * (n_obs + n_components)
-    n_steps = stats["n_steps"]
-    values = {
-        "lp": -stats["potential"] - shift,
-        "energy": stats["energy"] + shift,
-        "log_likelihood": stats["log_likelihood"] - units.log_volume * n_obs,
-        "n_occupied": stats["n_occupied"],
-        "acceptance_rate": stats["acceptance_rate"],
-        "step_size": stats["step_size"],
-        "n_steps": n_steps,
-        "tree_depth": np.ceil(np.log2(n_steps + 1)).astype(int),
-        "diverging": stats["diverging"],
-    }
+    values = dict(draws.stats)
+    values["lp"] = -values.pop("potential") - shift
+    values["log_likelihood"] = values["log_likelihood"] - units.log_volume * n_obs
+    # Only a sampler with trajectories has these.
+    if "energy" in values:
+        values["energy"] = values["energy"] + shift
+        values["tree_depth"] = np.ceil(np.log2(values["n_steps"] + 1)).astype(int)
     return _dataset({name: ((CHAIN, DRAW), value) for name, value in values.items()}, {})
 
 

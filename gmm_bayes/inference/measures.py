@@ -18,6 +18,7 @@ __all__ = [
     "collapsed_components",
     "e_bfmi",
     "labels_switched",
+    "no_agreement",
     "repeated_share",
     "switched_share",
     "worse_chains",
@@ -27,6 +28,7 @@ __all__ = [
 _MATCHED_DRAWS = 400
 # Share of them that may prefer another numbering: a stray draw is not a switch.
 _STRAY_SHARE = 0.01
+_COLUMNS = ["label_free", "rhat", "ess_bulk", "ess_tail"]
 
 
 def labels_switched(fit: GMMFit) -> bool:
@@ -104,8 +106,14 @@ def agreement_table(fit: GMMFit) -> "pd.DataFrame":
                 for measure, values in measures.items()
             }
             rows[str(name)] = {"label_free": label_free, **row}
-    columns = ["label_free", "rhat", "ess_bulk", "ess_tail"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=_COLUMNS)
+
+
+def no_agreement() -> "pd.DataFrame":
+    """The table of draws that are not chains."""
+    import pandas as pd
+
+    return pd.DataFrame(columns=_COLUMNS)
 
 
 def _label_free(fit: GMMFit) -> xr.Dataset:

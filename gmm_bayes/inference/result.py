@@ -30,7 +30,7 @@ from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import FileFormatError
 from gmm_bayes.inference import arviz_bridge, storage
-from gmm_bayes.inference.samplers import NUTS
+from gmm_bayes.inference.samplers import NUTS, Laplace
 from gmm_bayes.model.priors import Priors
 
 __all__ = ["GMMFit", "check_fit", "load"]
@@ -108,13 +108,20 @@ class GMMFit:
         return Priors(**{str(name): value.values for name, value in constants.items()})
 
     @property
-    def sampler(self) -> NUTS:
+    def sampler(self) -> NUTS | Laplace:
         """The settings of the sampler."""
-        return NUTS(**self._json("sampler"))
+        settings = self._json("sampler")
+        # Results of the first version were all made by NUTS and do not say so.
+        return {"NUTS": NUTS, "Laplace": Laplace}[settings.pop("kind", "NUTS")](**settings)
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """How the run went: `preconditioning` and why, `n_gradients`, `pareto_k`, ..."""
+        return self._json("run") if "run" in self.datatree.attrs else {}
 
     @property
     def timings(self) -> dict[str, float]:
-        """Seconds spent to initialise, compile and sample."""
+        """Seconds spent to initialise, to wait for the compiler after that, and to sample."""
         return self._json("timings")
 
     @property
@@ -130,7 +137,7 @@ class GMMFit:
     @property
     def chain_method(self) -> str:
         """How the chains were run."""
-        return str(self.datatree.attrs["chain_method"])
+        return str(self.run.get("chain_method", self.datatree.attrs.get("chain_method", "")))
 
     @property
     def versions(self) -> dict[str, str]:

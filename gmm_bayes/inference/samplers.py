@@ -1,55 +1,43 @@
-"""NUTS: frozen settings that know how to run a potential.
+"""Samplers: frozen settings that know how to draw from the posterior of a problem.
 
-One jitted driver around NumPyro's kernel does warm-up and sampling. It advances a chain by a number
-of draws that is an argument, not a constant, so that one compiled program serves the start, the
-warm-up, the sampling and a second fit, and the host gets a say (a bar, an interrupt) in between.
+NUTS runs in the coordinates in which the posterior is close to N(0, I), where that is so, and
+adapts itself where it is not. Laplace draws from the normal approximation alone, corrected by
+importance weights.
 """
 
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from numpyro import infer
 
 from gmm_bayes._validation import check_choice, check_integer, check_probability
-from gmm_bayes._vocabulary import CHAIN_METHODS, ChainMethod
-from gmm_bayes.inference.devices import cpu_cores, double_precision
-from gmm_bayes.inference.potential import Data, ModelSpec, constrain, potential, row_statistics
+from gmm_bayes._vocabulary import (
+    CHAIN_METHODS,
+    PRECONDITIONING,
+    ChainMethod,
+    Preconditioning,
+)
+from gmm_bayes.errors import InferenceError
+from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.inference.affine import unit_map
+from gmm_bayes.inference.chains import Adaptation, Programs, Settings, Warmup, run_group
+from gmm_bayes.inference.devices import cpu_cores
+from gmm_bayes.inference.draws import Draws, Problem, describe
+from gmm_bayes.inference.laplace import blank_map, normal_approximation, value_and_gradient
 from gmm_bayes.inference.progress import Progress
+from gmm_bayes.inference.starting import Plan, adapted_plan, plain_plan
+from gmm_bayes.inference.threads import in_background, run_in_threads
 
-__all__ = ["NUTS", "Draws"]
+__all__ = ["NUTS", "Laplace"]
 
-# Draws that one call of the compiled program can make at most: the size of its output buffers.
-_BLOCK = 50
-_FIRST_BLOCK = 5
-# A call to the compiled program should take about this long, so that a bar moves and Ctrl-C works.
-_SECONDS_PER_CALL = 0.5
-
-
-class Draws(NamedTuple):
-    """What a sampler returns.
-
-    Attributes
-    ----------
-    sites : dict of ndarray, shape (num_chains, num_samples, ...)
-    stats : dict of ndarray, shape (num_chains, num_samples)
-    chain_method : str
-        How the chains were run.
-    compile_seconds, sample_seconds : float
-    """
-
-    sites: dict[str, np.ndarray]
-    stats: dict[str, np.ndarray]
-    chain_method: str
-    compile_seconds: float
-    sample_seconds: float
+# Warm-up draws where only the step size is adapted, and where the metric is too.
+_SHORT_WARMUP, _LONG_WARMUP = 100, 1000
+# Proposals for each draw that Laplace keeps.
+_PROPOSALS = 4
 
 
 @dataclass(frozen=True)
@@ -58,8 +46,9 @@ class NUTS:
 
     Parameters
     ----------
-    num_warmup : int
-        Draws that adapt step size and metric, per chain. They are not kept.
+    num_warmup : int, optional
+        Draws that adapt the sampler, per chain. They are not kept. None takes 100 where chains
+        start adapted, so that only the step size is left to find, and 1000 where they do not.
     num_samples : int
         Draws kept, per chain.
     num_chains : int
@@ -69,10 +58,16 @@ class NUTS:
     max_tree_depth : int
         A trajectory has at most 2**max_tree_depth - 1 leapfrog steps.
     dense_mass : bool
-        Adapt a dense metric rather than a diagonal one.
+        Adapt a dense metric rather than a diagonal one, where a metric is adapted.
     chain_method : {"auto", "parallel", "sequential", "vectorized"}
-        "parallel" runs chains in threads, one per core; "vectorized" batches them into one
-        program. "auto" is parallel on a CPU, vectorized on a GPU, and sequential for one chain.
+        "parallel" runs chains in threads, as many groups of chains as there are cores, each group
+        in one program; "vectorized" runs all of them in one program, "sequential" one by one.
+        "auto" is parallel on a CPU, vectorized on a GPU, and sequential for one chain.
+    preconditioning : {"auto", "laplace", "none"}
+        "laplace" samples in the coordinates in which the curvature at the mode is the identity,
+        with no metric to adapt. "none" adapts the metric in the model's own coordinates. "auto" is
+        "laplace" where the posterior is close enough to a normal distribution, as gradients at some
+        draws of the normal approximation tell, and "none" elsewhere.
 
     Raises
     ------
@@ -84,248 +79,206 @@ class NUTS:
     .. [1] M. D. Hoffman, A. Gelman (2014). The No-U-Turn Sampler. JMLR 15.
     """
 
-    num_warmup: int = 1000
+    num_warmup: int | None = None
     num_samples: int = 1000
     num_chains: int = 4
     target_accept_prob: float = 0.8
     max_tree_depth: int = 10
     dense_mass: bool = False
     chain_method: ChainMethod = "auto"
+    preconditioning: Preconditioning = "auto"
 
     def __post_init__(self) -> None:
-        for name, minimum in {
-            "num_warmup": 0,
-            "num_samples": 1,
-            "num_chains": 1,
-            "max_tree_depth": 1,
-        }.items():
+        minima = {"num_warmup": 0, "num_samples": 1, "num_chains": 1, "max_tree_depth": 1}
+        if self.num_warmup is None:
+            del minima["num_warmup"]
+        for name, minimum in minima.items():
             object.__setattr__(self, name, check_integer(getattr(self, name), name, minimum))
         accept = check_probability(self.target_accept_prob, "target_accept_prob")
         object.__setattr__(self, "target_accept_prob", accept)
         if not isinstance(self.dense_mass, bool):
             raise TypeError(f"dense_mass must be True or False, got {self.dense_mass!r}")
         check_choice(self.chain_method, "chain_method", CHAIN_METHODS)
+        check_choice(self.preconditioning, "preconditioning", PRECONDITIONING)
 
-    def run(
-        self,
-        starts: np.ndarray,
-        keys: np.ndarray,
-        data: Data,
-        spec: ModelSpec,
-        *,
-        progress: bool = False,
-    ) -> Draws:
-        """Sample the posterior of `spec` given `data`.
-
-        Parameters
-        ----------
-        starts : ndarray, shape (num_chains, dimension)
-            Unconstrained starting points.
-        keys : ndarray, shape (num_chains, 2)
-            Raw JAX keys.
-        data : Data
-        spec : ModelSpec
-        progress : bool
-            Draw a bar.
-        """
-        adaptation = _Adaptation(
-            self.num_warmup, self.target_accept_prob, self.max_tree_depth, self.dense_mass
-        )
-        method = self._chain_method(data)
-        vectorized = method == "vectorized"
-        batches = [(starts, keys)] if vectorized else list(zip(starts, keys, strict=True))
-        workers = min(len(batches), cpu_cores()) if method == "parallel" else 1
-        programs = _Programs(adaptation, spec, data, vectorized)
+    def run(self, problem: Problem, *, progress: bool = False) -> Draws:
+        """Sample the posterior of a problem, with a bar if `progress`."""
         begin = time.perf_counter()
-        programs.compile(batches[0])
+        method = self._chain_method(problem.device)
+        hoped = self.preconditioning != "none"
+        # A program depends on shapes alone: it is compiled while the start is being found.
+        job = partial(self._compile, problem, method, hoped)
+        with in_background(job, problem.device) as compiling:
+            mixture = problem.find_start()
+            if hoped:
+                plan = adapted_plan(problem, mixture, forced=self.preconditioning == "laplace")
+            else:
+                identity = unit_map(problem.space.dimension)
+                plan = plain_plan(problem, mixture, identity, "as asked for")
+            initialised = time.perf_counter()
+            # Needed for the verdict, and slow to import: better now than after the sampling.
+            arviz_bridge.import_arviz()
+            programs = compiling.result()
+        programs.settings = Settings(self._warmup(plan.adapted), plan.affine, problem.data)
         compiled = time.perf_counter()
-        total = self.num_chains * (self.num_warmup + self.num_samples)
-        with Progress(total, shown=progress) as bar:
-            jobs = [partial(_run_batch, programs, self, batch, bar) for batch in batches]
-            (device,) = data.rows.values.devices()
-            finished = _run_in_threads(jobs, workers, device)
-        fields = {name: np.concatenate([f[name] for f in finished]) for name in finished[0]}
-        sites = {n.removeprefix("site."): v for n, v in fields.items() if n.startswith("site.")}
-        stats = {n: v for n, v in fields.items() if not n.startswith("site.")}
-        return Draws(sites, stats, method, compiled - begin, time.perf_counter() - compiled)
+        fields = self._sample(problem, programs, plan, method, progress)
+        warmup_steps = fields.pop("warmup_steps")
+        z = plan.affine.apply(fields.pop("eta"))
+        gradient = plan.affine.push_forward(fields.pop("slope"))
+        sites, stats = describe(problem, z, fields["potential"], gradient)
+        facts = {
+            **plan.facts,
+            "chain_method": method,
+            "num_warmup": programs.settings.warmup.num_draws,
+            "n_gradients": int(warmup_steps.sum() + fields["n_steps"].sum()),
+        }
+        seconds = {
+            "initialise": initialised - begin,
+            "compile": compiled - initialised,
+            "sample": time.perf_counter() - compiled,
+        }
+        return Draws(sites, {**fields, **stats}, facts, seconds)
 
-    def _chain_method(self, data: Data) -> str:
+    def _sample(
+        self, problem: Problem, programs: Programs, plan: Plan, method: str, progress: bool
+    ) -> dict[str, np.ndarray]:
+        """Run every group of chains: arrays (num_chains, num_samples, ...)."""
+        keys = np.stack([rng.integers(0, 2**32, 2, dtype=np.uint32) for rng in problem.rngs])
+        size = self._group_size(method)
+        total = self.num_chains * (programs.settings.warmup.num_draws + self.num_samples)
+        with Progress(total, shown=progress) as bar:
+            jobs: list[Callable[..., Any]] = []
+            for first in range(0, self.num_chains, size):
+                group = slice(first, first + size)
+                start, key = plan.starts[group], keys[group]
+                jobs.append(partial(run_group, programs, self.num_samples, start, key, bar))
+            workers = min(len(jobs), cpu_cores()) if method == "parallel" else 1
+            groups = run_in_threads(jobs, workers, problem.device)
+        return {name: np.concatenate([g[name] for g in groups]) for name in groups[0]}
+
+    def _compile(self, problem: Problem, method: str, hoped: bool) -> Programs:
+        """The program, which serves a start that turns out not to be adapted as well."""
+        data, spec = problem.data, problem.spec
+        affine = blank_map(data, spec) if hoped else unit_map(problem.space.dimension)
+        longest = max(self._warmup(adapted).num_draws for adapted in {hoped, False})
+        adaptation = Adaptation(
+            longest, self.target_accept_prob, self.max_tree_depth, self.dense_mass
+        )
+        settings = Settings(self._warmup(hoped), affine, data)
+        return Programs(adaptation, spec, self._group_size(method), settings).compile()
+
+    def _warmup(self, adapted: bool) -> Warmup:
+        usual = _SHORT_WARMUP if adapted else _LONG_WARMUP
+        return Warmup(usual if self.num_warmup is None else self.num_warmup, not adapted)
+
+    def _chain_method(self, device: jax.Device) -> str:
         if self.chain_method != "auto":
             return self.chain_method
         if self.num_chains == 1:
             return "sequential"
-        on_cpu = all(d.platform == "cpu" for d in data.rows.values.devices())
-        return "parallel" if on_cpu else "vectorized"
+        return "parallel" if device.platform == "cpu" else "vectorized"
+
+    def _group_size(self, method: str) -> int:
+        """Chains in one program: all groups are equal, so that one program serves them all."""
+        if method == "vectorized":
+            return self.num_chains
+        if method == "sequential":
+            return 1
+        fitting = [g for g in range(1, self.num_chains + 1) if self.num_chains % g == 0]
+        return max((g for g in fitting if self.num_chains // g >= cpu_cores()), default=1)
 
 
-class _Adaptation(NamedTuple):
-    """The settings that a compiled program depends on."""
+@dataclass(frozen=True)
+class Laplace:
+    """Draws from the normal approximation at the mode, corrected by importance weights.
 
-    num_warmup: int
-    target_accept_prob: float
-    max_tree_depth: int
-    dense_mass: bool
+    For the impatient: no chains, no warm-up. Proposals are drawn from the normal distribution that
+    has the posterior's mode and curvature, weighted by Pareto-smoothed importance weights [1]_ and
+    resampled. The shape k of the weights' tail says whether that can be believed: above 0.7 it
+    cannot, and the verdict of the fit says so.
 
-    def kernel(self, data: Data, spec: ModelSpec) -> infer.NUTS:
-        return infer.NUTS(
-            potential_fn=lambda z: potential(z, data, spec),
-            target_accept_prob=self.target_accept_prob,
-            max_tree_depth=self.max_tree_depth,
-            dense_mass=self.dense_mass,
-        )
+    Parameters
+    ----------
+    num_samples : int
+        Draws kept; four times as many proposals are weighted.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is out of range.
 
-def _initial_state(
-    start: Any, key: Any, *, data: Data, adaptation: _Adaptation, spec: ModelSpec
-) -> Any:
-    return adaptation.kernel(data, spec).init(key, adaptation.num_warmup, start, (), {})
+    References
+    ----------
+    .. [1] A. Vehtari, D. Simpson, A. Gelman, Y. Yao, J. Gabry (2024). Pareto smoothed importance
+       sampling. JMLR 25.
 
+    Examples
+    --------
+    >>> import gmm_bayes as gb
+    >>> X = gb.datasets.load_old_faithful()
+    >>> quick = gb.fit(X, 2, sampler=gb.Laplace(num_samples=1000), seed=1)
+    >>> quick.posterior["weights"].mean(("chain", "draw")).round(1).values
+    array([0.4, 0.6])
+    """
 
-def _advance(
-    state: Any,
-    fresh: Any,
-    start: Any,
-    key: Any,
-    n_draws: Any,
-    *,
-    data: Data,
-    adaptation: _Adaptation,
-    spec: ModelSpec,
-) -> tuple[Any, dict[str, jax.Array]]:
-    """Make `n_draws` (at most _BLOCK) transitions from `state`, or from `start` if `fresh`."""
-    kernel = adaptation.kernel(data, spec)
-    # The kernel must be initialised in every trace; keeping the result costs one gradient a call
-    # and saves a program of its own for the start.
-    initial = kernel.init(key, adaptation.num_warmup, start, (), {})
-    state = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), initial, state)
+    num_samples: int = 1000
 
-    def transition(state: Any) -> Any:
-        return kernel.sample(state, (), {})
+    num_chains = 1
 
-    def step(state: Any, i: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-        state = jax.lax.cond(i < n_draws, transition, lambda state: state, state)
-        return state, {
-            "z": state.z,
-            "potential": state.potential_energy,
-            "energy": state.energy,
-            "acceptance_rate": state.accept_prob,
-            "n_steps": state.num_steps,
-            "diverging": state.diverging,
-            "step_size": state.adapt_state.step_size,
-        }
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_samples", check_integer(self.num_samples, "num_samples", 1))
 
-    return jax.lax.scan(step, state, jnp.arange(_BLOCK))
+    def run(self, problem: Problem, *, progress: bool = False) -> Draws:
+        """Draw from the approximate posterior of a problem, with a bar if `progress`.
 
-
-def _describe(z: jax.Array, *, data: Data, spec: ModelSpec) -> dict[str, jax.Array]:
-    """Sites and what the rows say of a block of draws, one draw at a time."""
-
-    def one(z: jax.Array) -> dict[str, jax.Array]:
-        sites = constrain(z, data, spec)
-        out = {f"site.{name}": value for name, value in sites.items()}
-        total, counts = row_statistics(sites, data, spec)
-        # A component is occupied when its responsibilities add up to one row at least.
-        return {**out, "log_likelihood": total, "n_occupied": jnp.sum(counts >= 1)}
-
-    return jax.lax.map(one, z)
-
-
-def _advance_batch(state: Any, fresh: Any, start: Any, key: Any, n_draws: Any, **fixed: Any) -> Any:
-    one: Callable[..., Any] = partial(_advance, **fixed)
-    return jax.vmap(one, in_axes=(0, None, 0, 0, None))(state, fresh, start, key, n_draws)
-
-
-def _describe_batch(z: jax.Array, **fixed: Any) -> Any:
-    one: Callable[..., Any] = partial(_describe, **fixed)
-    return jax.vmap(one)(z)
-
-
-_STATIC = ("adaptation", "spec")
-_advance_one = jax.jit(_advance, static_argnames=_STATIC)
-_advance_many = jax.jit(_advance_batch, static_argnames=_STATIC)
-_describe_one = jax.jit(_describe, static_argnames="spec")
-_describe_many = jax.jit(_describe_batch, static_argnames="spec")
-
-
-class _Programs:
-    """The two compiled programs of a fit, for one chain or for a batch of them."""
-
-    def __init__(
-        self, adaptation: _Adaptation, spec: ModelSpec, data: Data, vectorized: bool
-    ) -> None:
-        advance, describe = (
-            (_advance_many, _describe_many) if vectorized else (_advance_one, _describe_one)
-        )
-        self.advance = partial(advance, data=data, adaptation=adaptation, spec=spec)
-        self.describe = partial(describe, data=data, spec=spec)
-        self.vectorized = vectorized
-        self._initial = partial(_initial_state, data=data, adaptation=adaptation, spec=spec)
-
-    def compile(self, batch: tuple[Any, Any]) -> None:
-        """Run both programs for no draws at all, which compiles them."""
-        start, key = batch
-        initial = jax.vmap(self._initial) if self.vectorized else self._initial
-        shapes = jax.eval_shape(initial, start, key)
-        # A state of the right shape, which the fresh start overwrites.
-        self.blank = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
-        _, out = self.advance(self.blank, True, start, key, 0)
-        jax.block_until_ready(self.describe(out["z"]))
-
-
-def _run_batch(
-    programs: _Programs,
-    settings: NUTS,
-    batch: tuple[Any, Any],
-    bar: Progress,
-    stop: threading.Event,
-) -> dict[str, np.ndarray]:
-    """Run one chain, or one batch of chains, to its end: arrays (chains, num_samples, ...)."""
-    start, key = batch
-    axis, n_chains = (1, len(start)) if programs.vectorized else (0, 1)
-    total = settings.num_warmup + settings.num_samples
-    state, fresh, blocks = programs.blank, True, []
-    done, size = 0, _FIRST_BLOCK
-    while done < total:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        sampling = done >= settings.num_warmup
-        n_draws = min(size, (total if sampling else settings.num_warmup) - done)
+        Raises
+        ------
+        InferenceError
+            If there is no curvature at the mode.
+        """
         begin = time.perf_counter()
-        state, out = programs.advance(state, fresh, start, key, n_draws)
-        made = np.arange(n_draws)
-        n_divergences = int(np.asarray(out["diverging"]).take(made, axis=axis).sum())
-        seconds = time.perf_counter() - begin
-        if sampling:
-            out = {**out, **programs.describe(out.pop("z"))}
-            blocks.append({k: np.asarray(v).take(made, axis=axis) for k, v in out.items()})
-        size = int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, _BLOCK))
-        fresh, done = False, done + n_draws
-        bar.update(n_draws * n_chains, sampling=sampling, n_divergences=n_divergences)
-    joined = {name: np.concatenate([b[name] for b in blocks], axis=axis) for name in blocks[0]}
-    return joined if programs.vectorized else {name: v[None] for name, v in joined.items()}
+        (rng,) = problem.rngs
+        mixture = problem.find_start()
+        found = normal_approximation(problem.vector(mixture), problem.data, problem.spec)
+        if found is None:
+            raise InferenceError(
+                "there is no normal approximation: the log density has no finite curvature at its "
+                "mode; take sampler=NUTS(), or check the priors against the units of the data"
+            )
+        initialised = time.perf_counter()
+        dimension = problem.space.dimension
+        eta = rng.standard_normal((_PROPOSALS * self.num_samples, dimension))
+        z = found.affine.apply(eta)
+        potential, gradient = np.empty(len(z)), np.empty(z.shape)
+        with Progress(len(z), shown=progress) as bar:
+            for i, point in enumerate(z):
+                value, slope = value_and_gradient(point, problem.data, problem.spec)
+                potential[i], gradient[i] = value, slope
+                bar.update(1, sampling=True, n_divergences=0)
+        log_weights = 0.5 * np.sum(eta**2, axis=1) - (potential - found.potential)
+        weights, pareto_k = arviz_bridge.smoothed_weights(log_weights)
+        kept = _resample(weights, self.num_samples, rng)
+        sites, stats = describe(problem, z[kept], potential[kept], gradient[kept])
+        facts = {
+            "curvature": found.curvature,
+            "mode_gradients": found.n_gradients,
+            "n_gradients": len(z),
+            "pareto_k": pareto_k,
+            "importance_ess": float(1 / np.sum(weights**2)),
+            "chain_method": "independent draws",
+        }
+        seconds = {
+            "initialise": initialised - begin,
+            "compile": 0.0,
+            "sample": time.perf_counter() - initialised,
+        }
+        stats["potential"] = potential[kept]
+        sites, stats = jax.tree.map(lambda a: a[None], (sites, stats))
+        return Draws(sites, stats, facts, seconds)
 
 
-def _run_in_threads(jobs: Sequence[Callable[..., Any]], workers: int, device: Any) -> list[Any]:
-    """Run jobs in threads. XLA lets go of the interpreter lock, so chains use a core each."""
-    stop = threading.Event()
-
-    def run(job: Callable[..., Any]) -> Any:
-        # Both settings belong to a thread, not to the process.
-        with double_precision(), jax.default_device(device):
-            return job(stop)
-
-    if workers == 1:
-        return [run(job) for job in jobs]
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(run, job) for job in jobs]
-        try:
-            # One failed chain ends the run; the others need not finish first.
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            stop.set()
-        # Only of those that ended by themselves: a chain that was told to stop raises too.
-        failed = next((f for f in done if f.exception()), None)
-        if failed is not None:
-            pool.shutdown(cancel_futures=True)
-            failed.result()
-        return [future.result() for future in futures]
+def _resample(weights: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Systematic resampling, in random order: each proposal as often as its weight, rounded."""
+    ends = np.cumsum(weights)
+    picks = (rng.random() + np.arange(n_draws)) / n_draws * ends[-1]
+    return rng.permutation(np.minimum(np.searchsorted(ends, picks), len(weights) - 1))

@@ -33,7 +33,7 @@ _ENGINE = "h5netcdf"
 # What every result holds.
 _CONTENTS = {
     POSTERIOR: {WEIGHTS, MEANS, SCALES, COVARIANCES},
-    SAMPLE_STATS: {"lp", "energy", "log_likelihood", "n_occupied", "n_steps", "diverging"},
+    SAMPLE_STATS: {"lp", "log_likelihood", "n_occupied"},
     OBSERVED_DATA: {DATA},
     CONSTANT_DATA: {field.name for field in fields(Priors)},
 }

@@ -127,6 +127,7 @@ def _sample(job: Job) -> "GMMFit":
         n_init=config.init.n_init,
         seed=config.runtime.seed,
         device=config.runtime.device,
+        precision=config.runtime.precision,
         progress=config.runtime.progress,
     )
 

@@ -125,12 +125,16 @@ def describe_job(job: "Job") -> str:
         "data": f"{job.source}: {len(job.rows)} rows, {_count(len(names), 'column')} ({some})",
         "model": f"{_count(model.n_components, 'component')}, {model.covariance_type} "
         f"covariances, {job.n_parameters} parameters, {config.priors.kind} priors",
-        "sampler": f"{_count(sampler.num_chains, 'chain')} x ({sampler.num_warmup} warm-up + "
+        "sampler": f"{_count(sampler.num_chains, 'chain')} x ({_warmup(sampler.num_warmup)} + "
         f"{sampler.num_samples}) draws, seed {config.runtime.seed}, "
         f"device {config.runtime.device}",
         "output": str(job.directory),
     }
     return "\n".join(f"{name:<8} {fact}" for name, fact in facts.items())
+
+
+def _warmup(number: int | None) -> str:
+    return "warm-up as needed" if number is None else f"{number} warm-up"
 
 
 def _count(number: int, noun: str) -> str:

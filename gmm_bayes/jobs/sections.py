@@ -18,7 +18,13 @@ from pydantic import (
     model_validator,
 )
 
-from gmm_bayes._vocabulary import ChainMethod, CovarianceType, InitMethod
+from gmm_bayes._vocabulary import (
+    ChainMethod,
+    CovarianceType,
+    InitMethod,
+    Precision,
+    Preconditioning,
+)
 from gmm_bayes.datasets import LOADERS
 from gmm_bayes.model.priors import Priors
 
@@ -207,8 +213,9 @@ class SamplerSection(_Section):
 
     Parameters
     ----------
-    num_warmup : int, default 1000
-        Draws that adapt the sampler, per chain; not kept.
+    num_warmup : int, optional
+        Draws that adapt the sampler, per chain; not kept. Default: 100 where chains start adapted,
+        1000 where they do not.
     num_samples : int, default 1000
         Draws kept, per chain.
     num_chains : int, default 4
@@ -217,15 +224,18 @@ class SamplerSection(_Section):
     max_tree_depth : int, default 10
     dense_mass : bool, default false
     chain_method : {"auto", "parallel", "sequential", "vectorized"}, default "auto"
+    preconditioning : {"auto", "laplace", "none"}, default "auto"
+        Whether chains start adapted to the curvature at the mode.
     """
 
-    num_warmup: int = Field(default=1000, ge=0)
+    num_warmup: int | None = Field(default=None, ge=0)
     num_samples: int = Field(default=1000, ge=1)
     num_chains: int = Field(default=4, ge=1)
     target_accept_prob: float = Field(default=0.8, gt=0, lt=1)
     max_tree_depth: int = Field(default=10, ge=1)
     dense_mass: bool = False
     chain_method: ChainMethod = "auto"
+    preconditioning: Preconditioning = "auto"
 
 
 class InitSection(_Section):
@@ -251,12 +261,15 @@ class RuntimeSection(_Section):
     seed : int, default 0
         In [0, 2**32). The same seed gives the same draws on one device and version.
     device : {"auto", "cpu", "gpu"}, default "auto"
+    precision : {"float64", "float32"}, default "float64"
+        Of the pass over the rows; single precision pays with many rows of few columns.
     progress : bool, optional
         Draw a progress bar. Default: on a terminal.
     """
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    precision: Precision = "float64"
     progress: bool | None = None
 
 

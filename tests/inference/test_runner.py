@@ -10,7 +10,7 @@ from jax import monitoring
 from numpyro.infer.util import potential_energy, unconstrain_fn
 
 import gmm_bayes as gb
-from gmm_bayes.inference import arviz_bridge, samplers
+from gmm_bayes.inference import arviz_bridge, chains, samplers
 
 # Whether a run is long enough to be believed is asked where it matters, by `diagnose`.
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_bayes.errors.ConvergenceWarning")
@@ -96,7 +96,7 @@ def test_a_second_fit_of_the_same_shape_compiles_nothing(faithful, faithful_fit)
 
 
 def test_a_first_fit_compiles_a_handful_of_programs():
-    """The start, the driver and the description of its draws, and no eager storm around them."""
+    """The E-step, the gradient and the driver, and no eager storm around them."""
     # A shape that nothing else has, so that nothing is compiled before.
     X = gb.datasets.make_mixture(61, 2, 1, seed=5).X
     sampler = gb.NUTS(num_warmup=150, num_samples=200, num_chains=2, target_accept_prob=0.83)
@@ -104,19 +104,33 @@ def test_a_first_fit_compiles_a_handful_of_programs():
         assert count_compilations(lambda: gb.fit(X, 2, sampler=sampler)) == 3
 
 
-@pytest.mark.parametrize("chain_method", ["parallel", "sequential"])
-def test_threads_make_the_same_draws(faithful, faithful_fit, chain_method):
-    sampler = gb.NUTS(num_warmup=500, num_samples=60, chain_method=chain_method)
-    with pytest.warns(gb.errors.ConvergenceWarning):
-        fit = gb.fit(faithful, 2, sampler=sampler, seed=1)
-    assert fit.chain_method == chain_method
-    same = faithful_fit.posterior.isel(draw=slice(60))
-    assert fit.posterior.identical(same)
+def test_threads_make_the_same_draws(faithful, monkeypatch):
+    """Chains by themselves, in four threads and one after another."""
+    monkeypatch.setattr(samplers, "cpu_cores", lambda: 4)
+    fits = []
+    for chain_method in ("parallel", "sequential"):
+        sampler = gb.NUTS(num_warmup=500, num_samples=60, chain_method=chain_method)
+        with pytest.warns(gb.errors.ConvergenceWarning):
+            fits.append(gb.fit(faithful, 2, sampler=sampler, seed=1))
+        assert fits[-1].chain_method == chain_method
+    assert fits[0].posterior.identical(fits[1].posterior)
+
+
+@pytest.mark.parametrize(
+    ("num_chains", "cores", "size"),
+    [(4, 2, 2), (4, 4, 1), (4, 1, 4), (3, 2, 1), (9, 2, 3), (2, 8, 1)],
+)
+def test_chains_are_dealt_to_cores_in_equal_groups(monkeypatch, num_chains, cores, size):
+    monkeypatch.setattr(samplers, "cpu_cores", lambda: cores)
+    sampler = gb.NUTS(num_chains=num_chains)
+    assert sampler._group_size("parallel") == size
+    assert sampler._group_size("vectorized") == num_chains
+    assert sampler._group_size("sequential") == 1
 
 
 def test_draws_do_not_depend_on_how_a_run_is_cut(faithful, faithful_fit, monkeypatch):
     """One draw a call gives the draws of calls as long as the clock allows."""
-    monkeypatch.setattr(samplers, "_SECONDS_PER_CALL", 1e-9)
+    monkeypatch.setattr(chains, "_SECONDS_PER_CALL", 1e-9)
     sampler = gb.NUTS(num_warmup=500, num_samples=20)
     fit = gb.fit(faithful, 2, sampler=sampler, seed=1)
     assert fit.posterior.identical(faithful_fit.posterior.isel(draw=slice(20)))

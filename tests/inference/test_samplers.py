@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gmm_bayes as gb
-from gmm_bayes.inference.samplers import _run_in_threads
+from gmm_bayes.inference.threads import run_in_threads
 
 
 def test_a_chain_that_dies_ends_the_run_at_once():
@@ -24,7 +24,7 @@ def test_a_chain_that_dies_ends_the_run_at_once():
 
     begin = time.perf_counter()
     with pytest.raises(RuntimeError, match="died"):
-        _run_in_threads([patient, dies], 2, jax.devices()[0])
+        run_in_threads([patient, dies], 2, jax.devices()[0])
     assert time.perf_counter() - begin < 10
 
 
@@ -36,7 +36,7 @@ def test_threads_keep_their_order_and_compute_in_double():
         return number, jax.numpy.ones(1).dtype
 
     jobs = [lambda stop, n=n: job(n, stop) for n in range(2)]
-    assert _run_in_threads(jobs, 2, jax.devices()[0]) == [(0, np.float64), (1, np.float64)]
+    assert run_in_threads(jobs, 2, jax.devices()[0]) == [(0, np.float64), (1, np.float64)]
 
 
 @pytest.mark.parametrize("probability", [np.float32(0.75), Fraction(3, 4)])

@@ -1,0 +1,203 @@
+"""The driver: one compiled program that advances a chain, or a few at once, by some draws.
+
+The number of draws is an argument, not a constant, so that one program serves the start, the
+warm-up, the sampling and a second fit, and the host gets a say (a bar, an interrupt) in between.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import infer
+from numpyro.infer.hmc_util import build_adaptation_schedule
+
+from gmm_bayes.inference.affine import AffineMap, BlockMap
+from gmm_bayes.inference.potential import Data, ModelSpec, potential
+from gmm_bayes.inference.progress import Progress
+
+__all__ = ["Adaptation", "Programs", "Settings", "Warmup", "run_group"]
+
+# Draws that one call of the compiled program can make at most: the size of its output buffers.
+_BLOCK = 50
+_FIRST_BLOCK = 5
+# A call to the compiled program should take about this long, so that a bar moves and Ctrl-C works.
+_SECONDS_PER_CALL = 0.5
+
+
+class Adaptation(NamedTuple):
+    """The settings that a compiled program depends on."""
+
+    num_warmup: int
+    target_accept_prob: float
+    max_tree_depth: int
+    dense_mass: bool
+
+    def kernel(self, affine: AffineMap | BlockMap, data: Data, spec: ModelSpec) -> infer.NUTS:
+        """NumPyro's kernel for the posterior in the coordinates of an affine map."""
+        return infer.NUTS(
+            potential_fn=lambda eta: potential(affine.apply(eta), data, spec),
+            target_accept_prob=self.target_accept_prob,
+            max_tree_depth=self.max_tree_depth,
+            dense_mass=self.dense_mass,
+        )
+
+    def start(self, kernel: infer.NUTS, key: Any, eta: Any, warmup: "Warmup") -> Any:
+        """The state of a chain that begins at `eta`."""
+        state = kernel.init(key, self.num_warmup, eta, (), {})
+        # The metric is adapted in the middle windows of the schedule alone, and the step size
+        # begins anew at the end of each: a chain put into the last window keeps the identity, and
+        # gives the step size all the time there is.
+        last = len(build_adaptation_schedule(self.num_warmup)) - 1
+        adapt = state.adapt_state
+        window = jnp.where(warmup.adapt_metric, adapt.window_idx, max(last, 0))
+        return state._replace(
+            i=state.i + self.num_warmup - warmup.num_draws,
+            adapt_state=adapt._replace(window_idx=window),
+        )
+
+
+class Warmup(NamedTuple):
+    """What a run does of the warm-up that was compiled. Arguments: one program serves all.
+
+    Attributes
+    ----------
+    num_draws : int
+        At most the `num_warmup` of the program.
+    adapt_metric : bool
+        Or only the step size.
+    """
+
+    num_draws: int
+    adapt_metric: bool
+
+
+class Settings(NamedTuple):
+    """The arguments of a program that stay the same during a run."""
+
+    warmup: Warmup
+    affine: AffineMap | BlockMap
+    data: Data
+
+
+def _advance(
+    state: Any,
+    fresh: Any,
+    start: Any,
+    key: Any,
+    n_draws: Any,
+    settings: Settings,
+    *,
+    adaptation: Adaptation,
+    spec: ModelSpec,
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Make `n_draws` (at most _BLOCK) transitions from `state`, or from `start` if `fresh`."""
+    kernel = adaptation.kernel(settings.affine, settings.data, spec)
+    # The kernel must be initialised in every trace; keeping the result costs one gradient a call
+    # and saves a program of its own for the start.
+    initial = adaptation.start(kernel, key, start, settings.warmup)
+    state = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), initial, state)
+
+    def transition(state: Any) -> Any:
+        return kernel.sample(state, (), {})
+
+    def step(state: Any, i: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        state = jax.lax.cond(i < n_draws, transition, lambda state: state, state)
+        return state, {
+            "eta": state.z,
+            "slope": state.z_grad,
+            "potential": state.potential_energy,
+            "energy": state.energy,
+            "acceptance_rate": state.accept_prob,
+            "n_steps": state.num_steps,
+            "diverging": state.diverging,
+            "step_size": state.adapt_state.step_size,
+        }
+
+    return jax.lax.scan(step, state, jnp.arange(_BLOCK))
+
+
+def _advance_group(
+    state: Any, fresh: Any, start: Any, key: Any, n_draws: Any, settings: Settings, **fixed: Any
+) -> Any:
+    one: Callable[..., Any] = partial(_advance, **fixed)
+    axes = (0, None, 0, 0, None, None)
+    return jax.vmap(one, in_axes=axes)(state, fresh, start, key, n_draws, settings)
+
+
+_advance_compiled = jax.jit(_advance_group, static_argnames=("adaptation", "spec"))
+
+
+class Programs:
+    """The compiled program of a run, for groups of chains of one size."""
+
+    def __init__(
+        self, adaptation: Adaptation, spec: ModelSpec, size: int, settings: Settings
+    ) -> None:
+        self._adaptation, self._spec, self._size = adaptation, spec, size
+        self.settings = settings
+
+    def compile(self) -> "Programs":
+        """Run the program for no draws at all, which compiles it; settings may change later."""
+        start = np.zeros((self._size, len(self.settings.affine.loc)))
+        key = np.zeros((self._size, 2), np.uint32)
+        shapes = jax.eval_shape(jax.vmap(self._initial), start, key)
+        # A state of the right shape, which the fresh start overwrites.
+        self.blank = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
+        jax.block_until_ready(self.advance(self.blank, True, start, key, 0))
+        return self
+
+    def advance(self, state: Any, fresh: bool, start: Any, key: Any, n_draws: int) -> Any:
+        """Make some draws with every chain of a group."""
+        fixed = {"adaptation": self._adaptation, "spec": self._spec}
+        return _advance_compiled(state, fresh, start, key, n_draws, self.settings, **fixed)
+
+    def _initial(self, start: Any, key: Any) -> Any:
+        kernel = self._adaptation.kernel(self.settings.affine, self.settings.data, self._spec)
+        return self._adaptation.start(kernel, key, start, self.settings.warmup)
+
+
+def run_group(
+    programs: Programs,
+    num_samples: int,
+    starts: np.ndarray,
+    keys: np.ndarray,
+    bar: Progress,
+    stop: threading.Event,
+) -> dict[str, np.ndarray]:
+    """Run a group of chains to its end.
+
+    Returns
+    -------
+    dict of ndarray, shape (chains, num_samples, ...)
+        And `warmup_steps` (chains, num_warmup), the leapfrog steps of the warm-up.
+    """
+    num_warmup = programs.settings.warmup.num_draws
+    total = num_warmup + num_samples
+    state, fresh = programs.blank, True
+    blocks: list[dict[str, np.ndarray]] = []
+    warmup_steps = [np.zeros((len(starts), 0), int)]
+    done, size = 0, _FIRST_BLOCK
+    while done < total:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        sampling = done >= num_warmup
+        n_draws = min(size, (total if sampling else num_warmup) - done)
+        begin = time.perf_counter()
+        state, out = programs.advance(state, fresh, starts, keys, n_draws)
+        made = {name: np.asarray(values)[:, :n_draws] for name, values in out.items()}
+        seconds = time.perf_counter() - begin
+        if sampling:
+            blocks.append(made)
+        else:
+            warmup_steps.append(made["n_steps"])
+        size = int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, _BLOCK))
+        fresh, done = False, done + n_draws
+        n_divergences = int(made["diverging"].sum())
+        bar.update(n_draws * len(starts), sampling=sampling, n_divergences=n_divergences)
+    joined = {name: np.concatenate([b[name] for b in blocks], axis=1) for name in blocks[0]}
+    return {**joined, "warmup_steps": np.concatenate(warmup_steps, axis=1)}

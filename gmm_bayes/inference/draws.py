@@ -1,0 +1,95 @@
+"""What a sampler is given and what it returns."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.core.unconstrained import Space
+from gmm_bayes.inference.potential import Data, ModelSpec, site_values, space
+
+__all__ = ["Draws", "Problem", "describe"]
+
+
+class Problem(NamedTuple):
+    """What a sampler is given.
+
+    Attributes
+    ----------
+    data : Data
+        Rows and priors in standard units, on the device.
+    spec : ModelSpec
+    n_obs : int
+    find_start : callable
+        Finds the mixture from which to start, in standard units; it takes a while.
+    rngs : list of numpy.random.Generator
+        One for each chain.
+    """
+
+    data: Data
+    spec: ModelSpec
+    n_obs: int
+    find_start: Callable[[], MixtureParameters]
+    rngs: list[np.random.Generator]
+
+    @property
+    def space(self) -> Space:
+        """The unconstrained parameters."""
+        return space(self.spec, self.data.n_features)
+
+    @property
+    def device(self) -> jax.Device:
+        """Where the data are."""
+        (device,) = self.data.rows.values.devices()
+        return device
+
+    def vector(self, mixture: MixtureParameters) -> np.ndarray:
+        """Return the unconstrained vector of a mixture."""
+        return self.space.vector(site_values(mixture, self.spec))
+
+
+class Draws(NamedTuple):
+    """What a sampler returns.
+
+    Attributes
+    ----------
+    sites : dict of ndarray, shape (num_chains, num_samples, ...)
+    stats : dict of ndarray, shape (num_chains, num_samples)
+    facts : dict
+        How the run went, in strings and numbers.
+    seconds : dict
+        Spent to initialise, to wait for the compiler after that, and to sample.
+    """
+
+    sites: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+    facts: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def describe(
+    problem: Problem, z: np.ndarray, potential: np.ndarray, gradient: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return sites, and the log-likelihood (nats) and number of occupied components, of draws.
+
+    No pass over the rows is needed: the sampler has evaluated the potential and its gradient at
+    every draw, and both numbers follow from them.
+
+    Parameters
+    ----------
+    problem : Problem
+    z, gradient : ndarray, shape (..., dimension)
+        Draws, and the gradient of the potential there.
+    potential : ndarray, shape (...)
+    """
+    here, prior = problem.space, jax.tree.map(np.asarray, problem.data.prior)
+    counts = here.counts(-gradient, z, prior, problem.n_obs)
+    stats = {
+        "log_likelihood": -potential - here.log_density(z, prior),
+        # A component is occupied when its responsibilities add up to one row at least; a sum that
+        # is exactly one row must not depend on rounding.
+        "n_occupied": np.sum(counts >= 1 - 1e-6, axis=-1),
+    }
+    return here.sites(z), stats
