@@ -1,0 +1,240 @@
+"""Make the tables of README.md from the committed rows, between their markers.
+
+python benchmarks/tables.py            # write them
+python benchmarks/tables.py --check    # exit 1 if README.md is out of date
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import record
+import targets
+
+README = record.HERE / "README.md"
+NOT_MEASURED = "not measured"
+
+
+def number(value, digits=3):
+    """A number for a reader: few digits, no exponent where none is needed."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if value != 0 and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.2g}"
+    magnitude = max(0, digits - 1 - int(f"{value:e}".split("e")[1]))
+    return f"{value:,.{magnitude}f}"
+
+
+def size(row):
+    return f"{row['n_obs']:,}, {row['n_components']}, {row['n_features']}"
+
+
+def table(header, lines):
+    """A markdown table, or a word that there is nothing to show."""
+    if not lines:
+        return NOT_MEASURED
+    rule = "| " + " | ".join("---" for _ in header) + " |"
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, *lines)).replace(
+        "\n", f"\n{rule}\n", 1
+    )
+
+
+def on(rows, gpu):
+    return [row for row in rows if (row["device"] != "cpu") == gpu]
+
+
+def gradient_table(rows, gpu=False):
+    header = ["N, K, D", "BLAS threads", "chains", "method", "dtype", "ms", "against NumPyro"]
+    header += ["GF/s", "of the machine's product rate", "temporaries, MB", "difference of gradient"]
+    chosen = on(rows["gradient"], gpu)
+    reference = {targets.where(row): row["seconds"] for row in chosen if row["method"] == "numpyro"}
+    lines = []
+    for row in chosen:
+        seconds, theirs = row["seconds"], reference.get(targets.where(row))
+        skipped = row.get("skipped")
+        share = row.get("share_of_matmul")
+        lines.append(
+            [
+                size(row),
+                str(row["blas_threads"]),
+                str(row["num_chains"]),
+                row["method"],
+                row["dtype"],
+                skipped or number(1e3 * seconds),
+                f"{number(theirs / seconds)}x" if theirs and seconds else "–",
+                number(row.get("gflops")),
+                f"{100 * share:.0f} %" if share is not None else "–",
+                number(row["temporary_mb"]),
+                number(row.get("gradient_difference")),
+            ]
+        )
+    return table(header, lines)
+
+
+def sampling_table(rows, gpu=False):
+    header = ["N, K, D", "method", "chains", "kept draws", "compile, s", "sample, s"]
+    header += ["min bulk ESS", "max R-hat", "divergences", "gradients kept / all", "peak, MB"]
+    header += ["ESS/s", "of the sample phase", "of a whole fit"]
+    lines = []
+    for row in on(rows["sampling"], gpu):
+        name = row["method"] + (" (extrapolated)" if row.get("extrapolated") else "")
+        if row.get("failed"):
+            lines.append([size(row), f"{name}: {row['failed']}", *["–"] * (len(header) - 2)])
+            continue
+        gradients = (row["num_gradients_sampling"], row["num_gradients"])
+        lines.append(
+            [
+                size(row),
+                name,
+                str(row["num_chains"]),
+                number(row["num_samples"]),
+                number(row["compile_seconds"]),
+                number(row["sample_seconds"]),
+                number(row["min_bulk_ess"]),
+                f"{row['max_rhat']:.3f}",
+                number(row["divergences"]),
+                " / ".join(map(number, gradients)),
+                number(row["peak_memory_mb"]),
+                number(row.get("ess_per_second")),
+                number(row.get("ess_per_second_sample_phase")),
+                number(row.get("ess_per_second_whole_fit")),
+            ]
+        )
+    return table(header, lines)
+
+
+def first_result_table(rows):
+    header = ["problem", "method", "compilation cache", "first result, s", "import", "initialise"]
+    header += ["compile", "sample", "rest", "second fit, s", "min bulk ESS", "max R-hat"]
+    header += ["converged", "runs"]
+    lines = []
+    for row in rows["first_result"]:
+        phases = row.get("phases_first_fit", {})
+        sampling = [
+            seconds for name, seconds in phases.items() if name not in ("initialise", "compile")
+        ]
+        lines.append(
+            [
+                row["problem"],
+                row["method"],
+                row["cache"] or "–",
+                number(row["first_result_seconds"]),
+                number(row["import_seconds"]),
+                number(phases.get("initialise")),
+                number(row["compile_seconds"]),
+                number(sum(sampling)) if phases else "–",
+                number(row.get("rest_seconds")),
+                number(row["second_fit_seconds"]),
+                number(row["min_bulk_ess"]),
+                f"{row['max_rhat']:.3f}",
+                number(row["converged"]),
+                str(row["repeats"]),
+            ]
+        )
+    return table(header, lines)
+
+
+def scaling_table(rows, gpu=False):
+    header = ["varied", "N, K, D", "chains", "ms an effective draw", "of a whole fit", "sample, s"]
+    header += ["first fit, s", "min bulk ESS", "max R-hat", "divergences", "data, MB"]
+    header += ["beyond data, MB"]
+    lines = [
+        [
+            row["factor"],
+            size(row),
+            str(row["num_chains"]),
+            number(1e3 * row["seconds_per_effective_draw"]),
+            number(1e3 * row["seconds_per_effective_draw_whole_fit"]),
+            number(row["sample_seconds"]),
+            number(row["fit_seconds"]),
+            number(row["min_bulk_ess"]),
+            f"{row['max_rhat']:.3f}",
+            number(row["divergences"]),
+            number(row["data_mb"]),
+            number(row["memory_beyond_data_mb"]),
+        ]
+        for row in on(rows["scaling"], gpu)
+    ]
+    return table(header, lines)
+
+
+def gpu_tables(rows):
+    parts = [f(rows, gpu=True) for f in (gradient_table, sampling_table, scaling_table)]
+    measured = [part for part in parts if part != NOT_MEASURED]
+    return "\n\n".join(measured) or NOT_MEASURED
+
+
+def targets_table(rows):
+    header = ["target", "at least", "measured", "reached"]
+    lines = []
+    for name, wanted, value, reached in targets.judge(rows):
+        shown = NOT_MEASURED if value is None else value
+        lines.append([name, wanted, shown, "–" if value is None else number(bool(reached))])
+    return table(header, lines)
+
+
+def machines_table(rows):
+    """Where the rows come from, so that rows of two machines are not compared unawares."""
+    found = {}
+    for name, group in rows.items():
+        for row in group:
+            machine = (row["cpu"], row["num_cores"], row["device"])
+            found.setdefault((name, machine), []).append(row)
+    lines = []
+    for (name, (cpu, cores, device)), group in found.items():
+        stacks = sorted({_stack(row["versions"]) for row in group})
+        dates = sorted({row["date"] for row in group})
+        period = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+        lines.append([name, f"{cpu}, {cores} cores", device, period, "; ".join(stacks)])
+    return table(["benchmark", "processor", "device", "measured", "versions"], lines)
+
+
+def _stack(versions):
+    return " ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+
+
+TABLES = {
+    "targets": targets_table,
+    "gradient": gradient_table,
+    "sampling": sampling_table,
+    "first_result": first_result_table,
+    "scaling": scaling_table,
+    "gpu": gpu_tables,
+    "machines": machines_table,
+}
+
+
+def render(text, rows):
+    """The text with every table between its markers made anew."""
+    for name, make in TABLES.items():
+        marker = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not marker.search(text):
+            raise SystemExit(f"README.md has no place for the table {name}")
+        content = make(rows)
+        text = marker.sub(lambda m, c=content: f"{m[1]}\n{c}\n\n{m[2]}", text)
+    return text
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--rows", default=record.ROWS, help="folder of the rows")
+    parser.add_argument("--readme", type=Path, default=README)
+    args = parser.parse_args()
+    rows = {name: record.read_rows(name, args.rows) for name in targets.BENCHMARKS}
+    text = args.readme.read_text(encoding="utf-8")
+    fresh = render(text, rows)
+    if args.check:
+        if fresh != text:
+            sys.exit("README.md is out of date: run python benchmarks/tables.py")
+        return
+    args.readme.write_text(fresh, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

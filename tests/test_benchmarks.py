@@ -1,0 +1,70 @@
+"""The benchmarks' page is made from the committed rows, the rows say what they must, one runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+DRAWN = ("sampling", "first_result", "scaling")
+
+
+@pytest.fixture
+def record(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import record
+
+    return record
+
+
+def run(script, *arguments):
+    words = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
+def test_the_page_is_made_from_the_committed_rows():
+    done = run("tables.py", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_committed_row_says_what_it_must(record):
+    for path in sorted((BENCHMARKS / "rows").glob("*.jsonl")):
+        rows = record.read_rows(path.stem)
+        assert len({record.identity(row) for row in rows}) == len(rows)
+        for row in rows:
+            needed = (*record.ALWAYS, *(record.QUALITY if path.stem in DRAWN else ("seconds",)))
+            assert not set(needed) - set(row), (path.name, row["method"])
+            if path.stem in DRAWN and not row.get("failed"):
+                assert row["min_bulk_ess"] > 0, (path.name, row["method"])
+                assert row["max_rhat"] > 0, (path.name, row["method"])
+
+
+def test_a_newer_row_takes_the_place_of_the_older(record, tmp_path):
+    row = record.make_row("trial", "ours", (10, 2, 1), seconds=1.0)
+    record.write_rows("trial", [row], tmp_path)
+    record.write_rows("trial", [{**row, "seconds": 2.0}, {**row, "seed": 1}], tmp_path)
+    stored = record.read_rows("trial", tmp_path)
+    assert sorted((r["seed"], r["seconds"]) for r in stored) == [(0, 2.0), (1, 1.0)]
+
+
+def test_a_small_gradient_run(record, tmp_path):
+    arguments = ("--sizes", "200,2,2", "--threads", 1, "--seconds", 0.2, "--rows", tmp_path)
+    done = run("gradient.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = {row["method"]: row for row in record.read_rows("gradient", tmp_path)}
+    assert len(printed) == len(rows)
+    assert {"kernel", "likelihood", "potential", "numpyro"} <= set(rows)
+    assert rows["numpyro"]["value_difference"] < 1e-10
+    assert rows["numpyro"]["gradient_difference"] < 1e-8
+    for row in rows.values():
+        assert not set(record.ALWAYS) - set(row)
+        assert row["seconds"] > 0
+        assert row["versions"]["jax"]
+    page = tmp_path / "page.md"
+    page.write_text((BENCHMARKS / "README.md").read_text())
+    assert run("tables.py", "--rows", tmp_path, "--readme", page).returncode == 0
+    assert "| 200, 2, 2 | 1 |" in page.read_text()
+    assert run("tables.py", "--rows", tmp_path, "--readme", page, "--check").returncode == 0
