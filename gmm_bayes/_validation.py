@@ -232,24 +232,24 @@ def _coarse_columns(table: Table) -> Iterator[str]:
 
 def _far_rows(table: Table) -> Iterator[str]:
     """A value so far out that it alone sets the scale of its column."""
-    values = table.values
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
-    distance = abs(values - middle)
-    rows = distance.argmax(axis=0)
-    for column in np.flatnonzero(distance.max(axis=0) > _FAR * (high - low)):
-        if high[column] > low[column]:
-            row = int(rows[column])
+    # One column at a time: a table may fill much of the memory.
+    for name, values in zip(table.feature_names, table.values.T, strict=True):
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+        distance = abs(values - middle)
+        row = int(distance.argmax())
+        if high > low and distance[row] > _FAR * (high - low):
             yield (
-                f"row {row} holds {values[row, column]:g} in column "
-                f"{table.feature_names[column]!r}, more than {_FAR} times the interquartile range "
-                "from the median: it sets the scale of the column; check it, or leave it out"
+                f"row {row} holds {values[row]:g} in column {name!r}, more than {_FAR} times the "
+                "interquartile range from the median: it sets the scale of the column; check it, "
+                "or leave it out"
             )
 
 
 def _dependent_columns(table: Table) -> Iterator[str]:
     """Columns that are sums of others: the full and tied covariances have no inverse."""
     values = table.values - table.values.mean(axis=0)
-    correlations = np.atleast_2d(np.corrcoef(values / values.std(axis=0), rowvar=False))
+    values /= column_spreads(values)
+    correlations = values.T @ values / len(values)
     eigenvalues, vectors = np.linalg.eigh(correlations)
     if eigenvalues[0] < _SMALLEST_EIGENVALUE:
         involved = np.flatnonzero(abs(vectors[:, 0]) > 0.1)
@@ -261,18 +261,20 @@ def _dependent_columns(table: Table) -> Iterator[str]:
 
 def _repeated_rows(table: Table, n_components: int) -> Iterator[str]:
     """A component may shrink onto a row that occurs often, where the likelihood has no maximum."""
-    # Adding zero makes one zero of two.
-    rows = np.ascontiguousarray(table.values + 0.0)
-    counts = np.unique(rows.view(f"V{rows.itemsize * rows.shape[1]}"), return_counts=True)[1]
+    import pandas as pd
+
+    # Equal rows have equal hashes of 64 bits; adding zero makes one zero of two.
+    hashes = pd.util.hash_pandas_object(pd.DataFrame(table.values + 0.0), index=False)
+    counts = np.unique(hashes.to_numpy(), return_counts=True)[1]
     if n_components > len(counts):
         raise ValueError(
             f"n_components must be at most the number of distinct rows, got "
             f"n_components={n_components} for {len(counts)} distinct rows; take fewer components"
         )
     most = counts.max()
-    if n_components > 1 and most > max(_REPEATED_SHARE * len(rows), rows.shape[1] + 1):
+    if n_components > 1 and most > max(_REPEATED_SHARE * len(hashes), table.values.shape[1] + 1):
         yield (
-            f"one row occurs {most} times in {len(rows)}: a component may shrink onto it; leave "
+            f"one row occurs {most} times in {len(hashes)}: a component may shrink onto it; leave "
             "out the copies, or add the noise that rounding took away"
         )
 
@@ -298,6 +300,11 @@ def check_columns(table: Table, feature_names: Sequence[str]) -> np.ndarray:
             f"got {_listed(got)}; {select}."
         )
     return table.values
+
+
+def column_spreads(X: np.ndarray) -> np.ndarray:
+    """Standard deviation of each column, one at a time: a table may fill much of the memory."""
+    return np.array([column.std() for column in X.T])
 
 
 def warn_data(message: str) -> None:

@@ -102,24 +102,26 @@ def block_rows(
     largest, wanted = max(sizes), rows_per_block or _ROWS_PER_BLOCK[precision]
     length = math.ceil(largest / math.ceil(largest / wanted))
     n_blocks = [math.ceil(size / length) for size in sizes]
-    # Where each row goes; what no row goes to fills the last block of its group.
-    first = np.cumsum([0, *n_blocks[:-1]]) * length
-    slots = np.concatenate([f + np.arange(size) for f, size in zip(first, sizes, strict=True)])
-    shape = (sum(n_blocks), length)
-    weights = np.zeros(shape)
-    weights.reshape(-1)[slots] = 1
-    values = np.zeros((*shape, n_features + 1))
-    values.reshape(-1, n_features + 1)[slots, 0] = 1
-    values.reshape(-1, n_features + 1)[slots, 1:] = X[order]
-    if precision == "float64":
-        return RowBlocks(np.ascontiguousarray(values.swapaxes(1, 2)), weights)
-    centres = values[..., 1:].sum(axis=1) / weights.sum(axis=1)[:, None]
-    values[..., 1:] -= centres[:, None, :] * weights[..., None]
-    shift = np.broadcast_to(np.eye(n_features + 1), (shape[0], n_features + 1, n_features + 1))
-    shift = shift.copy()
-    shift[:, 1:, 0] = centres
-    single = np.ascontiguousarray(values.swapaxes(1, 2), dtype=np.float32)
-    return RowBlocks(single, weights, shift)
+    shape = (sum(n_blocks), n_features + 1, length)
+    values, weights = np.zeros(shape, precision), np.zeros((shape[0], length))
+    shift = None
+    if precision == "float32":
+        shift = np.stack([np.eye(n_features + 1)] * shape[0])
+    # One block at a time, for a table may fill much of the memory; what is left over in the last
+    # block of a group stays zero and weighs nothing.
+    begin = 0
+    ends = np.repeat(np.cumsum(sizes), n_blocks)
+    for block, end in enumerate(ends):
+        picked = order[begin : min(begin + length, end)]
+        rows = X[picked]
+        if shift is not None:
+            shift[block, 1:, 0] = rows.mean(axis=0)
+            rows = rows - shift[block, 1:, 0]
+        values[block, 0, : len(picked)] = 1
+        values[block, 1:, : len(picked)] = rows.T
+        weights[block, : len(picked)] = 1
+        begin += len(picked)
+    return RowBlocks(values, weights, shift)
 
 
 def component_scores(

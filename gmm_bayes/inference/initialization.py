@@ -17,7 +17,7 @@ from gmm_bayes.inference.em import VARIANCE_FLOOR, hard_moments, maximise, soft_
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.model.priors import PriorArrays, kmeans_centers
 
-__all__ = ["check_init", "check_start", "em_start", "jitter", "match_to_prior"]
+__all__ = ["check_init", "check_start", "em_start", "jitter", "match_to_prior", "some_rows"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,13 @@ _SINGULAR = 10 * VARIANCE_FLOOR
 # Starts are tried on so many rows, drawn at random: the best of them is followed on all rows by the
 # search for the mode, or by the chains themselves.
 _MANY_ROWS = 20_000
+
+
+def some_rows(X: np.ndarray, seed: int) -> np.ndarray:
+    """Rows that are enough to compare starts on: all of them, or a random 20,000."""
+    if len(X) <= _MANY_ROWS:
+        return X
+    return X[np.random.default_rng(seed).choice(len(X), _MANY_ROWS, replace=False)]
 
 
 def em_start(
@@ -51,8 +58,6 @@ def em_start(
     MixtureParameters
         A solution with a component on the variance floor is taken only if there is no other.
     """
-    if len(X) > _MANY_ROWS:
-        X = X[np.random.default_rng(seed).choice(len(X), _MANY_ROWS, replace=False)]
     seeds = np.random.SeedSequence(seed).generate_state(n_init)
     rows = jax.device_put(block_rows(X))
     best, best_rank = None, (False, -np.inf)

@@ -39,6 +39,7 @@ from gmm_bayes.inference.initialization import (
     check_start,
     em_start,
     match_to_prior,
+    some_rows,
 )
 from gmm_bayes.inference.labelling import label_draws
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior
@@ -155,18 +156,23 @@ def fit(
         Z = units.apply(table.values)
         standard = PriorArrays(*units.apply_to_priors(prior))
 
+        some = some_rows(Z, _integer(em_seed))
+
         @cache
         def find_start() -> MixtureParameters:
             if isinstance(init, MixtureParameters):
                 solution = units.apply_to_parameters(init)
             else:
-                solution = em_start(Z, spec, init=init, n_init=n_init, seed=_integer(em_seed))
+                solution = em_start(some, spec, init=init, n_init=n_init, seed=_integer(em_seed))
             return match_to_prior(solution, standard)
 
         rows = _blocks(Z, precision, chosen_device, find_start)
-        data = Data(rows, log_prior(standard, spec))
+        # Not needed any more, and as large as the data.
+        del Z
+        data = jax.device_put(Data(rows, log_prior(standard, spec)))
+        del rows
         rngs = [np.random.default_rng(seed) for seed in chain_seeds]
-        problem = Problem(jax.device_put(data), spec, len(Z), find_start, rngs)
+        problem = Problem(data, spec, len(table.values), find_start, rngs)
         prepared = time.perf_counter()
         draws = sampler.run(problem, progress=wanted(progress))
         draws.seconds["initialise"] += prepared - begin

@@ -37,7 +37,7 @@ class Standardization:
     def of(cls, X: np.ndarray, structure: CovarianceStructure) -> "Standardization":
         """Return the map that gives the columns of `X` mean zero and spread one."""
         loc = X.mean(axis=0)
-        scale = (X - loc).std(axis=0)
+        scale = np.array([(column - centre).std() for column, centre in zip(X.T, loc, strict=True)])
         if structure.shares_scale:
             # Relative to the largest, so that the squares stay in range.
             largest = scale.max()
@@ -46,7 +46,9 @@ class Standardization:
 
     def apply(self, X: np.ndarray) -> np.ndarray:
         """Rows in standard units."""
-        return (X - self.loc) / self.scale
+        out = X - self.loc
+        out /= self.scale
+        return out
 
     def apply_to_priors(self, prior: PriorArrays) -> PriorArrays:
         """The same beliefs in standard units."""

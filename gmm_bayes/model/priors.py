@@ -16,6 +16,7 @@ from gmm_bayes._validation import (
     check_n_components,
     check_positive,
     check_seed,
+    column_spreads,
 )
 
 if TYPE_CHECKING:
@@ -333,12 +334,13 @@ def kmeans_centers(
 
     seed = check_integer(seed, "seed", 0)
     check_seed(seed)
-    loc, spread = X.mean(axis=0), X.std(axis=0)
+    loc, spread = X.mean(axis=0), column_spreads(X)
+    scaled = X - loc
+    scaled /= spread
     with warnings.catch_warnings(), few_threads(X):
         # Fewer distinct rows than components: two centres coincide, which is a fine prior.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        kmeans = KMeans(n_components, n_init=n_init, random_state=seed)
-        kmeans.fit((X - loc) / spread)
+        kmeans = KMeans(n_components, n_init=n_init, random_state=seed, copy_x=False).fit(scaled)
     centers = kmeans.cluster_centers_
     return loc + spread * centers[np.lexsort(np.round(centers, 8).T[::-1])]
 

@@ -17,7 +17,7 @@ from gmm_bayes.inference.potential import Data, ModelSpec
 pytestmark = pytest.mark.usefixtures("double")
 
 
-SHAPES = [(1, 1), (3, 1), (1, 3), (3, 2), (4, 5)]
+SHAPES = [(1, 1), (3, 2), (2, 4)]
 
 
 def priors_for(k, d):
@@ -57,11 +57,17 @@ def test_it_is_numpyros_potential_and_can_go_back(covariance_type, k, d):
         "covariance_type": covariance_type,
         "priors": priors_for(k, d),
     }
-    unconstrained = unconstrain_fn(gb.gaussian_mixture, (X,), keywords, sites)
-    theirs = ravel_pytree(unconstrained)[0]
+
+    # Traced, not run: eagerly NumPyro compiles a hundred tiny programs.
+    @jax.jit
+    def by_numpyro(sites):
+        unconstrained = unconstrain_fn(gb.gaussian_mixture, (X,), keywords, sites)
+        energy = potential_energy(gb.gaussian_mixture, (X,), keywords, unconstrained)
+        return ravel_pytree(unconstrained)[0], energy
+
+    theirs, expected = by_numpyro(sites)
     # The same numbers; NumPyro reads the correlations in another order.
     np.testing.assert_allclose(np.sort(theirs), np.sort(z), atol=1e-10)
-    expected = potential_energy(gb.gaussian_mixture, (X,), keywords, unconstrained)
     np.testing.assert_allclose(pot.potential(z, data, spec), expected, rtol=1e-10)
 
 
