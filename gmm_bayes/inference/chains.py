@@ -97,10 +97,13 @@ def _advance(
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Make `n_draws` (at most _BLOCK) transitions from `state`, or from `start` if `fresh`."""
     kernel = adaptation.kernel(settings.affine, settings.data, spec)
-    # The kernel must be initialised in every trace; keeping the result costs one gradient a call
-    # and saves a program of its own for the start.
-    initial = adaptation.start(kernel, key, start, settings.warmup)
-    state = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), initial, state)
+    # The kernel must be initialised in every trace, if only to be traced.
+    state = jax.lax.cond(
+        fresh,
+        lambda state: adaptation.start(kernel, key, start, settings.warmup),
+        lambda state: state,
+        state,
+    )
 
     def transition(state: Any) -> Any:
         return kernel.sample(state, (), {})
