@@ -20,7 +20,7 @@ from gmm_bayes.inference.affine import AffineMap, BlockMap
 from gmm_bayes.inference.potential import Data, ModelSpec, potential
 from gmm_bayes.inference.progress import Progress
 
-__all__ = ["Adaptation", "Programs", "Settings", "Warmup", "run_group"]
+__all__ = ["Adaptation", "Programs", "Settings", "Warmup", "away_from_resonance", "run_group"]
 
 # Draws that one call of the compiled program can make at most: the size of its output buffers.
 _BLOCK = 50
@@ -33,15 +33,15 @@ class Adaptation(NamedTuple):
     """The settings that a compiled program depends on."""
 
     num_warmup: int
-    target_accept_prob: float
     max_tree_depth: int
     dense_mass: bool
 
-    def kernel(self, affine: AffineMap | BlockMap, data: Data, spec: ModelSpec) -> infer.NUTS:
+    def kernel(self, settings: "Settings", spec: ModelSpec) -> infer.NUTS:
         """NumPyro's kernel for the posterior in the coordinates of an affine map."""
+        warmup, affine, data = settings
         return infer.NUTS(
             potential_fn=lambda eta: potential(affine.apply(eta), data, spec),
-            target_accept_prob=self.target_accept_prob,
+            target_accept_prob=warmup.target_accept_prob,
             max_tree_depth=self.max_tree_depth,
             dense_mass=self.dense_mass,
         )
@@ -70,10 +70,12 @@ class Warmup(NamedTuple):
         At most the `num_warmup` of the program.
     adapt_metric : bool
         Or only the step size.
+    target_accept_prob : float
     """
 
     num_draws: int
     adapt_metric: bool
+    target_accept_prob: float
 
 
 class Settings(NamedTuple):
@@ -96,7 +98,7 @@ def _advance(
     spec: ModelSpec,
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Make `n_draws` (at most _BLOCK) transitions from `state`, or from `start` if `fresh`."""
-    kernel = adaptation.kernel(settings.affine, settings.data, spec)
+    kernel = adaptation.kernel(settings, spec)
     # The kernel must be initialised in every trace, if only to be traced.
     state = jax.lax.cond(
         fresh,
@@ -160,8 +162,27 @@ class Programs:
         return _advance_compiled(state, fresh, start, key, n_draws, self.settings, **fixed)
 
     def _initial(self, start: Any, key: Any) -> Any:
-        kernel = self._adaptation.kernel(self.settings.affine, self.settings.data, self._spec)
+        kernel = self._adaptation.kernel(self.settings, self._spec)
         return self._adaptation.start(kernel, key, start, self.settings.warmup)
+
+
+def away_from_resonance(step_size: np.ndarray) -> np.ndarray:
+    """Return step sizes for which a trajectory in N(0, I) turns before it has come full circle.
+
+    There every coordinate goes round with the same period. After L steps of angle a the
+    trajectory's displacement points along the momentum it began with as long as sin(L a) > 0. NUTS
+    looks at L = 1, 3, 7, ...: if L a is just below pi and the next, (2 L + 1) a, just above 2 pi,
+    it sees no turn at either and goes round many times. Such a step is made a little larger, so
+    that the turn is seen after L steps.
+    """
+    angle = 2 * np.arcsin(np.minimum(step_size / 2, 1.0))
+    lengths = 2.0 ** np.arange(1, 11) - 1
+    low, high = 0.95 * 2 * np.pi / (2 * lengths + 1), 1.03 * np.pi / lengths
+    for begin, end in zip(low, high, strict=True):
+        if end < np.pi:
+            inside = (angle > begin) & (angle < end)
+            step_size = np.where(inside, 2 * np.sin(end / 2), step_size)
+    return step_size
 
 
 def run_group(
@@ -198,6 +219,10 @@ def run_group(
             blocks.append(made)
         else:
             warmup_steps.append(made["n_steps"])
+        if done + n_draws == num_warmup and not programs.settings.warmup.adapt_metric:
+            adapted = state.adapt_state
+            step_size = away_from_resonance(np.asarray(adapted.step_size))
+            state = state._replace(adapt_state=adapted._replace(step_size=step_size))
         size = int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, _BLOCK))
         fresh, done = False, done + n_draws
         n_divergences = int(made["diverging"].sum())
