@@ -13,7 +13,7 @@ args = peer.arguments(
 X, centroids = peer.load(args.problem)
 METHOD = args.chain_method or "auto"
 if METHOD == "auto":
-    METHOD = "parallel" if len(X) <= 2000 else "sequential"
+    METHOD = "parallel" if len(X) * centroids.size <= 50_000 else "sequential"
 
 begin = time.perf_counter()
 import jax.numpy as jnp  # noqa: E402

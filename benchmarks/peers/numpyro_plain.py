@@ -12,10 +12,10 @@ args = peer.arguments(
     ("--chain-method", {"choices": ["auto", "parallel", "sequential", "vectorized"]}),
 )
 X, centroids = peer.load(args.problem)
-# Host devices run chains at once, but on more rows their LAPACK threads fight over the cores.
+# Host devices run chains at once, but on larger problems they wait for each other for ever.
 METHOD = args.chain_method or ("vectorized" if args.device == "gpu" else "auto")
 if METHOD == "auto":
-    METHOD = "parallel" if len(X) <= 2000 else "sequential"
+    METHOD = "parallel" if len(X) * centroids.size <= 50_000 else "sequential"
 
 begin = time.perf_counter()
 import numpyro  # noqa: E402
