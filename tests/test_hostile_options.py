@@ -403,7 +403,7 @@ for _name, _least in {
             integer(_name, _least, "'5' of type str"),
         ),
     }
-for _value in (0, 1, -0.1, 1.2, NAN, "0.8", True):
+for _value in (0, 1, -0.1, 1.2, NAN, "0.8", None, True):
     SAMPLERS[f"target_accept_prob {_value}"] = (
         {"target_accept_prob": _value},
         ValueError,

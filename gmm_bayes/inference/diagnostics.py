@@ -302,8 +302,6 @@ def _notes(fit: GMMFit, n: dict[str, Any]) -> Iterator[str]:
         yield "draws of the normal approximation cannot show a mode other than the one they are at"
     elif fit.posterior.sizes[CHAIN] == 1:
         yield "one chain cannot show a mode that it missed: run several (num_chains)"
-    if "departure_from_normal" in fit.run and "reason" in fit.run:
-        yield f"chains adapted themselves, because {fit.run['reason']}"
     empty = fit.n_components - n["n_occupied"]
     if empty >= 1:
         yield (

@@ -34,10 +34,8 @@ from gmm_bayes.inference.threads import in_background, run_in_threads
 
 __all__ = ["NUTS", "Laplace"]
 
-# Where only the step size is adapted, and where the metric is too. Near a normal distribution a
-# larger step is safe, and lets a trajectory turn after 7 leapfrog steps rather than 15.
-_ADAPTED = {"num_warmup": 100, "target_accept_prob": 0.7}
-_PLAIN = {"num_warmup": 1000, "target_accept_prob": 0.8}
+# Warm-up draws where only the step size is adapted, and where the metric is too.
+_SHORT_WARMUP, _LONG_WARMUP = 100, 1000
 # Proposals for each draw that Laplace keeps.
 _PROPOSALS = 4
 
@@ -55,9 +53,8 @@ class NUTS:
         Draws kept, per chain.
     num_chains : int
         Independent chains.
-    target_accept_prob : float, optional
-        Acceptance that the step size is tuned for, strictly between 0 and 1. None takes 0.7 where
-        chains start adapted and 0.8 where they do not.
+    target_accept_prob : float
+        Acceptance that the step size is tuned for, strictly between 0 and 1.
     max_tree_depth : int
         A trajectory has at most 2**max_tree_depth - 1 leapfrog steps.
     dense_mass : bool
@@ -85,7 +82,7 @@ class NUTS:
     num_warmup: int | None = None
     num_samples: int = 1000
     num_chains: int = 4
-    target_accept_prob: float | None = None
+    target_accept_prob: float = 0.8
     max_tree_depth: int = 10
     dense_mass: bool = False
     chain_method: ChainMethod = "auto"
@@ -97,9 +94,8 @@ class NUTS:
             del minima["num_warmup"]
         for name, minimum in minima.items():
             object.__setattr__(self, name, check_integer(getattr(self, name), name, minimum))
-        if self.target_accept_prob is not None:
-            accept = check_probability(self.target_accept_prob, "target_accept_prob")
-            object.__setattr__(self, "target_accept_prob", accept)
+        accept = check_probability(self.target_accept_prob, "target_accept_prob")
+        object.__setattr__(self, "target_accept_prob", accept)
         if not isinstance(self.dense_mass, bool):
             raise TypeError(f"dense_mass must be True or False, got {self.dense_mass!r}")
         check_choice(self.chain_method, "chain_method", CHAIN_METHODS)
@@ -134,7 +130,6 @@ class NUTS:
             **plan.facts,
             "chain_method": method,
             "num_warmup": programs.settings.warmup.num_draws,
-            "target_accept_prob": programs.settings.warmup.target_accept_prob,
             "n_gradients": int(warmup_steps.sum() + fields["n_steps"].sum()),
         }
         seconds = {
@@ -171,10 +166,9 @@ class NUTS:
         return Programs(adaptation, spec, self._group_size(method), settings).compile()
 
     def _warmup(self, adapted: bool) -> Warmup:
-        chosen = dict(_ADAPTED if adapted else _PLAIN)
-        given = {name: getattr(self, name) for name in chosen}
-        chosen |= {name: value for name, value in given.items() if value is not None}
-        return Warmup(int(chosen["num_warmup"]), not adapted, chosen["target_accept_prob"])
+        usual = _SHORT_WARMUP if adapted else _LONG_WARMUP
+        num_draws = usual if self.num_warmup is None else self.num_warmup
+        return Warmup(num_draws, not adapted, self.target_accept_prob)
 
     def _chain_method(self, device: jax.Device) -> str:
         if self.chain_method != "auto":

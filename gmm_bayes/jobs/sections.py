@@ -219,9 +219,8 @@ class SamplerSection(_Section):
     num_samples : int, default 1000
         Draws kept, per chain.
     num_chains : int, default 4
-    target_accept_prob : float, optional
-        Raise it towards 1 when draws diverge. Default: 0.7 where chains start adapted, 0.8 where
-        they do not.
+    target_accept_prob : float, default 0.8
+        Raise it towards 1 when draws diverge.
     max_tree_depth : int, default 10
     dense_mass : bool, default false
     chain_method : {"auto", "parallel", "sequential", "vectorized"}, default "auto"
@@ -232,7 +231,7 @@ class SamplerSection(_Section):
     num_warmup: int | None = Field(default=None, ge=0)
     num_samples: int = Field(default=1000, ge=1)
     num_chains: int = Field(default=4, ge=1)
-    target_accept_prob: float | None = Field(default=None, gt=0, lt=1)
+    target_accept_prob: float = Field(default=0.8, gt=0, lt=1)
     max_tree_depth: int = Field(default=10, ge=1)
     dense_mass: bool = False
     chain_method: ChainMethod = "auto"

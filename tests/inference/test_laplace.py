@@ -215,7 +215,7 @@ def test_chains_start_adapted_where_that_helps(faithful_fit):
     run = faithful_fit.run
     assert run["preconditioning"] == "laplace"
     assert run["curvature"] == "dense"
-    assert 0 < run["departure_from_normal"] < 0.8
+    assert 0 < run["departure_from_normal"] < 1
     steps = faithful_fit.sample_stats["n_steps"].values
     # In the right coordinates a trajectory is short, and as long as any other.
     assert steps.mean() < 10
@@ -228,7 +228,7 @@ def test_chains_adapt_themselves_where_it_does_not(faithful):
     sampler = gb.NUTS(num_warmup=100, num_samples=20)
     fit = gb.fit(faithful, 4, sampler=sampler, seed=1)
     assert fit.run["preconditioning"] == "none"
-    assert fit.run["departure_from_normal"] > 0.8
+    assert fit.run["departure_from_normal"] >= 1
     assert "not close to a normal distribution" in fit.run["reason"]
 
 

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::gmm_bayes.errors.ConvergenceWar
 
 
 def one_normal():
-    rng = np.random.default_rng(3)
-    return rng.standard_normal((200, 10)) @ rng.standard_normal((10, 10)), 1, None
+    rows = np.random.default_rng(3).standard_normal((200, 10))
+    return rows @ np.random.default_rng(4).standard_normal((10, 10)), 1, None
 
 
 def mixture_of(n_obs, k, d):
@@ -77,7 +77,7 @@ def test_where_it_is_far_from_normal_it_is_plain_nuts(name):
     """Labels switch there, so what does not depend on them is compared."""
     adapted, plain = both(FAR_FROM_NORMAL[name], 4000)
     assert adapted.run["preconditioning"] == "none"
-    assert adapted.run["departure_from_normal"] > 0.8
+    assert adapted.run["departure_from_normal"] >= 1
     free = [label_free(fit) for fit in (adapted, plain)]
     for name, theirs in free[1].items():
         ours = free[0][name]
