@@ -41,12 +41,13 @@ def ess(draws: xr.Dataset, method: str) -> xr.Dataset:
 
 def smoothed_weights(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     """Pareto-smoothed importance weights that sum to one, and the shape k of their tail."""
-    try:
-        from arviz_stats.base import array_stats
-    except ImportError:
-        # Arviz 0.x carries it itself.
-        smoothed, k = import_arviz().psislw(log_weights)
+    az = import_arviz()
+    if hasattr(az, "psislw"):
+        smoothed, k = az.psislw(log_weights)
     else:
-        smoothed, k = array_stats.psislw(log_weights)
+        from arviz_stats.base import array_stats
+
+        # It is given log-likelihoods of what is left out: minus log weights.
+        smoothed, k = array_stats.psislw(-log_weights)
     weights = np.exp(np.asarray(smoothed) - np.max(smoothed))
     return weights / weights.sum(), float(k)

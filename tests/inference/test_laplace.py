@@ -9,7 +9,7 @@ import gmm_bayes as gb
 from gmm_bayes.core import mixture
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference import laplace, samplers
+from gmm_bayes.inference import arviz_bridge, laplace, samplers
 from gmm_bayes.inference import potential as pot
 from gmm_bayes.inference.affine import AffineMap, BlockMap
 from gmm_bayes.inference.potential import Data, ModelSpec
@@ -195,6 +195,18 @@ def test_laplace_refuses_to_look_reliable(faithful):
     assert not diagnosis.ok
     assert diagnosis.pareto_k > 0.7
     assert "sampler=NUTS()" in " ".join(diagnosis.advice)
+
+
+def test_smoothed_weights_are_the_weights_but_for_their_tail():
+    """The two ArviZ lines take opposite signs."""
+    log_weights = np.random.default_rng(0).standard_normal(4000)
+    weights, k = arviz_bridge.smoothed_weights(log_weights)
+    assert weights.sum() == pytest.approx(1)
+    assert -0.2 < k < 0.7
+    below = np.argsort(log_weights)[:3000]
+    ratio = np.log(weights[below]) - log_weights[below]
+    np.testing.assert_allclose(ratio, ratio[0], atol=1e-8)
+    assert np.corrcoef(np.log(weights), log_weights)[0, 1] > 0.99
 
 
 def test_resampling_follows_the_weights():
