@@ -10,6 +10,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cholesky, eigh, solve_triangular
 from scipy.optimize import minimize
 
+from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.inference.affine import AffineMap, BlockMap
 from gmm_bayes.inference.devices import cpu_cores
 from gmm_bayes.inference.potential import Data, ModelSpec, potential, space
@@ -132,14 +133,23 @@ def _evaluate(z: np.ndarray, data: Data, spec: ModelSpec) -> tuple[float, np.nda
 
 
 def _thinned(data: Data) -> Data:
-    """Every m-th block of rows, counted m times, such that at least _MANY_ROWS are left."""
-    n_blocks, _, length = data.rows.values.shape
-    m = max(1, n_blocks * length // _MANY_ROWS)
-    if m == 1:
+    """Every m-th row of every block, counted m times, such that at least _MANY_ROWS are left.
+
+    Of every block, because rows may be in groups: a block left out could be a component left out.
+    """
+    rows = data.rows
+    weights = np.asarray(rows.weights)
+    m = int(weights.sum()) // _MANY_ROWS
+    if m < 2:
         return data
-    rows = jax.tree.map(lambda a: a[::m], data.rows)
-    weights = rows.weights * (data.rows.weights.sum() / rows.weights.sum())
-    return data._replace(rows=rows._replace(weights=weights))
+    values = np.asarray(rows.values)[:, :, ::m]
+    if rows.shift is not None:
+        values = np.asarray(rows.shift) @ values
+    X = values.swapaxes(1, 2)[weights[:, ::m] > 0, 1:]
+    fewer = block_rows(X)
+    fewer = fewer._replace(weights=fewer.weights * (weights.sum() / len(X)))
+    (device,) = rows.values.devices()
+    return data._replace(rows=jax.device_put(fewer, device))
 
 
 def blank_map(data: Data, spec: ModelSpec) -> AffineMap | BlockMap:

@@ -96,6 +96,39 @@ def test_maps_move_points_and_gradients(affine):
     np.testing.assert_allclose(on_device, affine.apply(eta[0, 0]), atol=1e-12)
 
 
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_some_of_the_rows_are_some_of_every_group(monkeypatch, precision):
+    """Rows sorted by group, one of them rare: none is lost, and the sums stay about the same."""
+    monkeypatch.setattr(laplace, "_MANY_ROWS", 2000)
+    groups = np.repeat(np.arange(3), [12_000, 700, 7300])
+    X = 20.0 * groups[:, None] + np.random.default_rng(0).standard_normal((20_000, 2))
+    prior = pot.log_prior(gb.Priors(mean_loc=np.zeros((3, 2))).arrays(3, 2), ModelSpec(3, "full"))
+    rows = block_rows(X, precision=precision, groups=groups if precision == "float32" else None)
+    thin = laplace._thinned(jax.device_put(Data(rows, prior))).rows
+    assert thin.values.dtype == np.float64
+    weights = np.asarray(thin.weights)
+    assert weights.sum() == pytest.approx(20_000)
+    assert 2000 <= (weights > 0).sum() < 3000
+    kept = np.asarray(thin.values).swapaxes(1, 2)[weights > 0]
+    np.testing.assert_array_equal(kept[:, 0], 1)
+    shares = np.bincount(np.rint(kept[:, 1:].mean(axis=1) / 20).astype(int)) / len(kept)
+    np.testing.assert_allclose(shares, [0.6, 0.035, 0.365], atol=0.02)
+
+
+@pytest.mark.filterwarnings("ignore::gmm_bayes.errors.ConvergenceWarning")
+def test_chains_run_in_coordinates_by_component(faithful, faithful_fit, monkeypatch):
+    monkeypatch.setattr(laplace, "_DENSE_DIMENSION", 5)
+    fit = gb.fit(faithful, 2, sampler=gb.NUTS(num_samples=1000), seed=2)
+    assert fit.run["preconditioning"] == "laplace"
+    assert fit.run["curvature"] == "by component"
+    for name in ("weights", "means", "scales"):
+        ours, theirs = (f.posterior[name].values for f in (fit, faithful_fit))
+        sd = theirs.std((0, 1))
+        assert (abs(ours.mean((0, 1)) - theirs.mean((0, 1))) < 5 * sd * np.sqrt(2 / 1000)).all()
+    assert abs(fit.sample_stats["n_occupied"] - 2).max() == 0
+
+
 def test_curvature_falls_back_step_by_step():
     good = np.array([[4.0, 1.0], [1.0, 9.0]])
     factor, words = laplace._factor(good)
