@@ -21,8 +21,11 @@ __all__ = [
     "check_fit_size",
     "check_integer",
     "check_n_components",
+    "check_near",
+    "check_nonnegative",
     "check_positive",
     "check_probability",
+    "check_row_weights",
     "check_seed",
     "nearest",
     "warn_data",
@@ -39,6 +42,8 @@ _SMALLEST_EIGENVALUE = 1e-10
 _FAR = 1000
 # A row that is more than this share of all rows draws components onto itself.
 _REPEATED_SHARE = 0.1
+# Beyond, the square of a distance in component standard deviations leaves float64.
+_FARTHEST = 1e140
 _SEED_LIMIT = 2**32
 _NAMES_SHOWN = 8
 
@@ -86,6 +91,38 @@ def check_n_components(value: Any, n_obs: int | None = None) -> int:
             f"n_components={n_components} for {n_obs} rows; take fewer components"
         )
     return n_components
+
+
+def check_nonnegative(value: Any, name: str) -> float:
+    """Return a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            f"{name} must be a number of at least 0, got {reprlib.repr(value)} of type "
+            f"{type(value).__name__}"
+        )
+    if not 0 <= float(value) < np.inf:
+        raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
+    return float(value)
+
+
+def check_row_weights(value: Any, n_obs: int) -> np.ndarray | None:
+    """Return the weights of rows, None for equal ones: finite, not negative, some positive."""
+    if value is None:
+        return None
+    weights = check_finite(value, "sample_weight")
+    if weights.shape != (n_obs,):
+        raise ValueError(
+            f"sample_weight must have shape (n_obs,) = ({n_obs},), got {weights.shape}"
+        )
+    if (weights < 0).any():
+        raise ValueError(f"sample_weight must not be negative, got {weights.min():g}")
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not 0 < total < np.inf:
+        raise ValueError(
+            f"sample_weight must have a positive, finite sum, got {total:g}; give weights near 1"
+        )
+    return weights
 
 
 def check_probability(value: Any, name: str) -> float:
@@ -300,6 +337,18 @@ def check_columns(table: Table, feature_names: Sequence[str]) -> np.ndarray:
             f"got {_listed(got)}; {select}."
         )
     return table.values
+
+
+def check_near(rows: np.ndarray, training: np.ndarray, feature_names: Sequence[str]) -> None:
+    """Refuse new rows so far from the training rows that their densities leave float64."""
+    far = abs(rows - training.mean(axis=0)) > _FARTHEST * column_spreads(training)
+    if far.any():
+        row, column = (int(i) for i in np.argwhere(far)[0])
+        raise ValueError(
+            f"X must lie within {_FARTHEST:g} standard deviations of the training rows, "
+            f"or densities overflow; got {rows[row, column]:g} in row {row}, column "
+            f"{feature_names[column]!r}. Are the units those of the fit?"
+        )
 
 
 def column_spreads(X: np.ndarray) -> np.ndarray:

@@ -81,6 +81,8 @@ def block_rows(
     precision: Precision = "float64",
     groups: np.ndarray | None = None,
     rows_per_block: int | None = None,
+    row_weights: np.ndarray | None = None,
+    room: int = 0,
 ) -> RowBlocks:
     """Cut rows (N, D) into blocks.
 
@@ -95,13 +97,18 @@ def block_rows(
         close to each other.
     rows_per_block : int, optional
         None takes what is fastest on a CPU.
+    row_weights : ndarray, shape (N,), optional
+        How often each row counts; None counts each once.
+    room : int
+        Blocks for at least so many rows, so that tables with fewer share their programs. It is for
+        tables without groups.
     """
     n_obs, n_features = X.shape
     order = np.arange(n_obs) if groups is None else np.argsort(groups, kind="stable")
     sizes = [n_obs] if groups is None else np.unique(groups, return_counts=True)[1]
-    largest, wanted = max(sizes), rows_per_block or _ROWS_PER_BLOCK[precision]
+    largest, wanted = max(room, *sizes), rows_per_block or _ROWS_PER_BLOCK[precision]
     length = math.ceil(largest / math.ceil(largest / wanted))
-    n_blocks = [math.ceil(size / length) for size in sizes]
+    n_blocks = [math.ceil(max(size, room) / length) for size in sizes]
     shape = (sum(n_blocks), n_features + 1, length)
     values, weights = np.zeros(shape, precision), np.zeros((shape[0], length))
     shift = None
@@ -113,13 +120,15 @@ def block_rows(
     ends = np.repeat(np.cumsum(sizes), n_blocks)
     for block, end in enumerate(ends):
         picked = order[begin : min(begin + length, end)]
+        if not len(picked):
+            break
         rows = X[picked]
         if shift is not None:
             shift[block, 1:, 0] = rows.mean(axis=0)
             rows = rows - shift[block, 1:, 0]
         values[block, 0, : len(picked)] = 1
         values[block, 1:, : len(picked)] = rows.T
-        weights[block, : len(picked)] = 1
+        weights[block, : len(picked)] = 1 if row_weights is None else row_weights[picked]
         begin += len(picked)
     return RowBlocks(values, weights, shift)
 
@@ -160,8 +169,18 @@ def sum_log_density(scores: ComponentScores, rows: RowBlocks) -> jax.Array:
     return expected_moments(scores, rows)[0]
 
 
-def expected_moments(scores: ComponentScores, rows: RowBlocks) -> tuple[jax.Array, jax.Array]:
+def expected_moments(
+    scores: ComponentScores, rows: RowBlocks, *, hard: bool = False
+) -> tuple[jax.Array, jax.Array]:
     """Return the summed log density and the expected second moments, the statistics of an E-step.
+
+    Parameters
+    ----------
+    scores : ComponentScores
+    rows : RowBlocks
+    hard : bool
+        Give each row wholly to its component of largest score, as k-means does. The log density is
+        then that of the rows together with these labels.
 
     Returns
     -------
@@ -171,13 +190,13 @@ def expected_moments(scores: ComponentScores, rows: RowBlocks) -> tuple[jax.Arra
     """
     if rows.shift is None:
         theta = pack_scores(scores)
-        total, statistics = _sum_blocks(lambda block: _block_statistics(theta, block), rows)
+        total, statistics = _sum_blocks(lambda block: _block_statistics(theta, block, hard), rows)
         return total, _unpack(statistics)
 
     def about_its_centre(block: RowBlocks) -> tuple[jax.Array, jax.Array]:
         moved = scores._replace(whiten=jnp.matmul(scores.whiten, block.shift, precision=_HIGHEST))
         theta = pack_scores(moved).astype(block.values.dtype)
-        total, statistics = _block_statistics(theta, block)
+        total, statistics = _block_statistics(theta, block, hard)
         moments = _unpack(statistics.astype(scores.whiten.dtype))
         back = jnp.matmul(block.shift, moments, precision=_HIGHEST)
         return total, jnp.matmul(back, block.shift.T, precision=_HIGHEST)
@@ -198,13 +217,20 @@ def _sum_blocks(of_block: Callable[[RowBlocks], Any], rows: RowBlocks) -> Any:
     return jax.lax.scan(add, zero, rows)[0]
 
 
-def _block_statistics(theta: jax.Array, block: RowBlocks) -> tuple[jax.Array, jax.Array]:
+def _block_statistics(
+    theta: jax.Array, block: RowBlocks, hard: bool
+) -> tuple[jax.Array, jax.Array]:
     """Log density of the rows of one block, and responsibilities times features, (K, F)."""
     features = _features(block.values)
     scores = jnp.matmul(theta, features, precision=_HIGHEST)
     largest = jnp.max(scores, axis=0)
-    shares = jnp.exp(scores - largest)
-    total = jnp.sum(shares, axis=0)
+    if hard:
+        # The first of equal scores, as argmax and k-means take it.
+        chosen = jnp.arange(len(scores))[:, None] == jnp.argmax(scores, axis=0)
+        shares, total = chosen.astype(scores.dtype), jnp.ones_like(largest)
+    else:
+        shares = jnp.exp(scores - largest)
+        total = jnp.sum(shares, axis=0)
     # The sum over rows is taken in the precision of the weights, which is double.
     log_density = jnp.sum(block.weights * (largest + jnp.log(total)).astype(block.weights.dtype))
     shares = shares * (block.weights.astype(total.dtype) / total)

@@ -191,7 +191,8 @@ class Space:
         -------
         ndarray, shape (..., K)
         """
-        ratios = 1 / (1 + np.exp(self._even - self.split(z)[WEIGHTS]))
+        # Not 1 / (1 + exp): a spare component under a sparse prior has a logit in the thousands.
+        ratios = np.exp(-np.logaddexp(0, self._even - self.split(z)[WEIGHTS]))
         slope = self.split(gradient)[WEIGHTS]
         slope = slope - prior.before * (1 - ratios) + prior.after * ratios
         left = np.full(z.shape[:-1], float(n_obs))

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.special import logsumexp
 
-__all__ = ["ess", "import_arviz", "rhat", "smoothed_weights", "to_native"]
+__all__ = ["ess", "import_arviz", "rhat", "smooth_log_weights", "smoothed_weights", "to_native"]
 
 
 def import_arviz() -> Any:
@@ -40,14 +41,37 @@ def ess(draws: xr.Dataset, method: str) -> xr.Dataset:
 
 
 def smoothed_weights(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
-    """Pareto-smoothed importance weights that sum to one, and the shape k of their tail."""
+    """Pareto-smoothed importance weights (S,) that sum to one, and the shape k of their tail."""
+    smoothed, k = smooth_log_weights(log_weights[None])
+    return np.exp(smoothed[0]), float(k[0])
+
+
+def smooth_log_weights(
+    log_weights: np.ndarray, r_eff: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pareto-smooth importance weights (Vehtari et al. 2024), one line at a time.
+
+    Parameters
+    ----------
+    log_weights : ndarray, shape (n, S)
+        Logs of n sets of S weights.
+    r_eff : float
+        Effective draws per draw.
+
+    Returns
+    -------
+    smoothed : ndarray, shape (n, S)
+        Logs of weights that sum to one in each line.
+    k : ndarray, shape (n,)
+        Shape of the tail of each line.
+    """
     az = import_arviz()
     if hasattr(az, "psislw"):
-        smoothed, k = az.psislw(log_weights)
+        smoothed, k = az.psislw(log_weights, reff=r_eff)
     else:
         from arviz_stats.base import array_stats
 
         # It is given log-likelihoods of what is left out: minus log weights.
-        smoothed, k = array_stats.psislw(-log_weights)
-    weights = np.exp(np.asarray(smoothed) - np.max(smoothed))
-    return weights / weights.sum(), float(k)
+        smoothed, k = array_stats.psislw(-log_weights, r_eff=r_eff)
+    smoothed = np.asarray(smoothed)
+    return smoothed - logsumexp(smoothed, axis=-1, keepdims=True), np.atleast_1d(k)

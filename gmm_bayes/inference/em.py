@@ -1,87 +1,149 @@
-"""Maximum likelihood by expectation-maximisation.
+"""Maximum likelihood by expectation-maximisation, from many starts at once.
 
-The E-step is the kernel's, in blocks of rows; the M-step, on K matrices, is NumPy's.
+One compiled program runs all starts together: the E-step is the kernel's, with the components of
+all starts as the columns of one product over the rows; the M-step works on K matrices a start. A
+start that has converged is frozen until the others have.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
+from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, Array
 from gmm_bayes.core.likelihood import RowBlocks, component_scores, expected_moments
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.potential import ModelSpec
 
-__all__ = ["VARIANCE_FLOOR", "Solution", "hard_moments", "maximise", "soft_moments"]
+__all__ = [
+    "VARIANCE_FLOOR",
+    "Solutions",
+    "e_step",
+    "hard_moments",
+    "is_singular",
+    "maximise",
+    "ranking",
+    "soft_moments",
+]
 
 # In standard units, added to every variance, as scikit-learn's reg_covar.
 VARIANCE_FLOOR = 1e-6
-_TOLERANCE = 1e-5
-_MAX_ITERATIONS = 300
+# A component whose smallest variance, less what was added, is below this lies on a point, a line or
+# a plane: its likelihood grows without bound as the floor is lowered, and says nothing (on iris
+# with K = 4 such a solution "wins").
+_SINGULAR = 1e-5
 
 
-class Solution(NamedTuple):
-    """Where EM ended.
+class Solutions(NamedTuple):
+    """Where EM ended from each of S starts.
 
     Attributes
     ----------
     mixture : MixtureParameters
-    log_likelihood : float
-        Sum over rows, nats.
-    n_iterations : int
-    smallest_variance : float
-        Smallest eigenvalue of any covariance; one near the floor says that the likelihood of this
-        solution means nothing.
+        Shapes (S, K), (S, K, D) and (S, K, D, D).
+    log_likelihood : array, shape (S,)
+        Of the mixture; summed over rows, in nats. Not a number where a covariance had no inverse.
+        With hard assignments it is the log density of the rows together with their labels.
+    n_iter : array of int, shape (S,)
+    converged : array of bool, shape (S,)
+    trace : array, shape (S, max_iter)
+        The log-likelihood after each iteration, NaN after the last one.
     """
 
     mixture: MixtureParameters
-    log_likelihood: float
-    n_iterations: int
-    smallest_variance: float
+    log_likelihood: Array
+    n_iter: Array
+    converged: Array
+    trace: Array
 
 
-def maximise(moments: np.ndarray, rows: RowBlocks, spec: ModelSpec) -> Solution:
-    """Iterate until the mean log density of a row changes by less than 1e-5 nats.
+class _State(NamedTuple):
+    moments: jax.Array
+    solutions: Solutions
+    active: jax.Array
+
+
+@partial(jax.jit, static_argnames=("spec", "max_iter", "hard"))
+def maximise(
+    moments: jax.Array,
+    rows: RowBlocks,
+    tolerance: jax.Array,
+    floor: jax.Array,
+    *,
+    spec: ModelSpec,
+    max_iter: int,
+    hard: bool = False,
+) -> Solutions:
+    """Iterate every start until its log-likelihood changes by no more than the tolerance.
 
     Parameters
     ----------
-    moments : ndarray, shape (K, D + 1, D + 1)
-        Expected second moments of [1, x] to begin with.
+    moments : array, shape (S, K, D + 1, D + 1)
+        Expected second moments of [1, x] that each start begins with.
     rows : RowBlocks
         In standard units, on the device.
+    tolerance : float
+        Nats, of the sum over rows.
+    floor : float
+        Added to every variance, in standard units.
     spec : ModelSpec
+    max_iter : int
+    hard : bool
+        Assign each row wholly to its best component.
     """
-    enough = _TOLERANCE * moments[:, 0, 0].sum()
-    before, log_likelihood, n_iterations = -np.inf, np.inf, 0
-    while abs(log_likelihood - before) > enough and n_iterations < _MAX_ITERATIONS:
-        mixture = _m_step(moments, spec)
-        before, (total, expected) = log_likelihood, _e_step(mixture, rows)
-        log_likelihood, moments = float(total), np.asarray(expected)
-        n_iterations += 1
-    smallest = float(np.linalg.eigvalsh(mixture.covariances).min())
-    return Solution(mixture, log_likelihood, n_iterations, smallest)
+    n_starts, n_components, size, _ = moments.shape
+    blank = jnp.full(n_starts, -jnp.inf)
+    start = _State(
+        moments,
+        Solutions(
+            MixtureParameters(
+                jnp.zeros((n_starts, n_components)),
+                jnp.zeros((n_starts, n_components, size - 1)),
+                jnp.zeros((n_starts, n_components, size - 1, size - 1)),
+            ),
+            blank,
+            jnp.zeros(n_starts, int),
+            jnp.zeros(n_starts, bool),
+            jnp.full((n_starts, max_iter), jnp.nan),
+        ),
+        jnp.ones(n_starts, bool),
+    )
+
+    def iterate(state: _State) -> _State:
+        mixture = jax.vmap(lambda m: _m_step(m, floor, spec))(state.moments)
+        total, expected = jax.vmap(partial(e_step, rows=rows, hard=hard))(mixture)
+        before = state.solutions
+        n_iter = before.n_iter + 1
+        # A covariance without inverse makes this not a number, and the start ends.
+        converged = abs(total - before.log_likelihood) <= tolerance
+        trace = jnp.where(
+            jnp.arange(max_iter) == before.n_iter[:, None], total[:, None], before.trace
+        )
+        after = _State(
+            expected,
+            Solutions(mixture, total, n_iter, converged, trace),
+            ~converged & ~jnp.isnan(total) & (n_iter < max_iter),
+        )
+        return jax.tree.map(partial(_where, state.active), after, state)
+
+    return jax.lax.while_loop(lambda state: state.active.any(), iterate, start).solutions
 
 
-def hard_moments(X: np.ndarray, labels: np.ndarray, n_components: int) -> np.ndarray:
-    """Second moments of [1, x] in each group of rows, shape (K, D + 1, D + 1)."""
-    with_one = np.column_stack([np.ones(len(X)), X])
-    groups = [with_one[labels == k] for k in range(n_components)]
-    return np.stack([group.T @ group for group in groups])
+def _where(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(chosen.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
-def soft_moments(X: np.ndarray, responsibilities: np.ndarray) -> np.ndarray:
-    """Expected second moments of [1, x] under responsibilities (N, K)."""
-    with_one = np.column_stack([np.ones(len(X)), X])
-    return np.stack([(with_one.T * r) @ with_one for r in responsibilities.T])
+@partial(jax.jit, static_argnames="hard")
+def e_step(
+    mixture: MixtureParameters, rows: RowBlocks, *, hard: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Log-likelihood of one mixture and its expected second moments (K, D + 1, D + 1)."""
+    return expected_moments(component_scores(*mixture), rows, hard=hard)
 
 
-@jax.jit
-def _e_step(mixture: MixtureParameters, rows: RowBlocks) -> tuple[jax.Array, jax.Array]:
-    return expected_moments(component_scores(*mixture), rows)
-
-
-def _m_step(moments: np.ndarray, spec: ModelSpec) -> MixtureParameters:
+def _m_step(moments: jax.Array, floor: jax.Array, spec: ModelSpec) -> MixtureParameters:
     """The mixture of largest likelihood given expected second moments."""
     n_components, size, _ = moments.shape
     # An empty component stays where a vanishing weight puts it.
@@ -90,6 +152,36 @@ def _m_step(moments: np.ndarray, spec: ModelSpec) -> MixtureParameters:
     second = moments[:, 1:, 1:] / counts[:, None, None]
     dense = second - means[:, :, None] * means[:, None, :]
     structure = COVARIANCE_STRUCTURES[spec.covariance_type]
-    dense = structure.pooled(dense, counts) + VARIANCE_FLOOR * np.eye(size - 1)
+    dense = structure.pooled(dense, counts) + floor * jnp.eye(size - 1)
     tril = structure.scale_tril(*structure.sites(dense), n_components, size - 1)
     return MixtureParameters(counts / counts.sum(), means, tril)
+
+
+def is_singular(solutions: Solutions, floor: float) -> np.ndarray:
+    """Whether a component of each solution lies on the floor, shape (S,)."""
+    tril = np.asarray(solutions.mixture.scale_tril)
+    broken = ~np.isfinite(np.asarray(solutions.log_likelihood))
+    tril = np.where(broken[:, None, None, None], np.eye(tril.shape[-1]), tril)
+    smallest = np.linalg.svd(tril, compute_uv=False).min(axis=(1, 2)) ** 2
+    return broken | (smallest - floor < _SINGULAR)
+
+
+def ranking(solutions: Solutions, floor: float) -> np.ndarray:
+    """Starts from best to worst: by likelihood, any regular one before every singular one."""
+    log_likelihood = np.nan_to_num(np.asarray(solutions.log_likelihood), nan=-np.inf)
+    return np.lexsort((-log_likelihood, is_singular(solutions, floor)))
+
+
+def hard_moments(
+    X: np.ndarray, labels: np.ndarray, n_components: int, row_weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Second moments of [1, x] in each group of rows, shape (K, D + 1, D + 1)."""
+    with_one = np.column_stack([np.ones(len(X)), X])
+    weighted = with_one if row_weights is None else with_one * row_weights[:, None]
+    return np.stack([weighted[labels == k].T @ with_one[labels == k] for k in range(n_components)])
+
+
+def soft_moments(X: np.ndarray, responsibilities: np.ndarray) -> np.ndarray:
+    """Expected second moments of [1, x] under responsibilities (N, K), times any row weights."""
+    with_one = np.column_stack([np.ones(len(X)), X])
+    return np.stack([(with_one.T * r) @ with_one for r in responsibilities.T])

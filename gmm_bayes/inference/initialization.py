@@ -1,6 +1,7 @@
 """Where chains begin: an EM solution, its components matched to the prior, jittered per chain."""
 
 import logging
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -9,35 +10,51 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from gmm_bayes._validation import check_choice, check_finite
-from gmm_bayes._vocabulary import INIT_METHODS
+from gmm_bayes._vocabulary import INIT_METHODS, InitMethod
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.em import VARIANCE_FLOOR, hard_moments, maximise, soft_moments
+from gmm_bayes.inference.em import (
+    VARIANCE_FLOOR,
+    hard_moments,
+    is_singular,
+    maximise,
+    ranking,
+    soft_moments,
+)
 from gmm_bayes.inference.potential import ModelSpec
-from gmm_bayes.model.priors import PriorArrays, kmeans_centers
+from gmm_bayes.model.priors import PriorArrays, few_threads, kmeans_centers
 
-__all__ = ["check_init", "check_start", "em_start", "jitter", "match_to_prior", "some_rows"]
+__all__ = [
+    "check_init",
+    "check_start",
+    "em_start",
+    "first_moments",
+    "jitter",
+    "match_to_prior",
+    "some_rows",
+    "start_methods",
+]
 
 logger = logging.getLogger(__name__)
 
-# A component whose smallest variance is within a decade of the floor is stuck to it: its likelihood
-# says nothing (on iris with K = 4 such a solution "wins").
-_SINGULAR = 10 * VARIANCE_FLOOR
+# Enough to compare starts, and for the search for the mode to go on from: nats a row.
+_TOLERANCE = 1e-5
+_MAX_ITERATIONS = 300
 # Starts are tried on so many rows, drawn at random: the best of them is followed on all rows by the
 # search for the mode, or by the chains themselves.
 _MANY_ROWS = 20_000
 
 
-def some_rows(X: np.ndarray, seed: int) -> np.ndarray:
-    """Rows that are enough to compare starts on: all of them, or a random 20,000."""
-    if len(X) <= _MANY_ROWS:
-        return X
-    return X[np.random.default_rng(seed).choice(len(X), _MANY_ROWS, replace=False)]
+def some_rows(n_obs: int, seed: int) -> slice | np.ndarray:
+    """Positions of rows that are enough to compare starts on: all of them, or a random 20,000."""
+    if n_obs <= _MANY_ROWS:
+        return slice(None)
+    return np.random.default_rng(seed).choice(n_obs, _MANY_ROWS, replace=False)
 
 
 def em_start(
-    X: np.ndarray, spec: ModelSpec, *, init: str, n_init: int, seed: int
+    X: np.ndarray, spec: ModelSpec, *, init: InitMethod, n_init: int, seed: int
 ) -> MixtureParameters:
     """Best regular solution of EM over several starts.
 
@@ -49,8 +66,7 @@ def em_start(
     init : {"kmeans", "k-means++", "random", "random_from_data"}
         scikit-learn's name for the kind of start.
     n_init : int
-        Number of starts. Every other one begins at rows of the data rather than as `init` says,
-        because k-means misleads on elongated groups.
+        Number of starts.
     seed : int
 
     Returns
@@ -58,38 +74,67 @@ def em_start(
     MixtureParameters
         A solution with a component on the variance floor is taken only if there is no other.
     """
-    seeds = np.random.SeedSequence(seed).generate_state(n_init)
-    rows = jax.device_put(block_rows(X))
-    best, best_rank = None, (False, -np.inf)
-    for start, start_seed in enumerate(seeds):
-        method = init if start % 2 == 0 else "random_from_data"
-        moments = _first_moments(X, spec.n_components, method, int(start_seed))
-        found = maximise(moments, rows, spec)
-        rank = (found.smallest_variance > _SINGULAR, found.log_likelihood)
-        logger.debug("EM start %d (%s): %s", start, method, found[1:])
-        if best is None or rank > best_rank:
-            best, best_rank = found.mixture, rank
-    assert best is not None
-    if not best_rank[0]:
+    methods = start_methods(init, n_init)
+    moments = first_moments(X, spec.n_components, methods, seed)
+    tolerance = _TOLERANCE * len(X)
+    with few_threads(X):
+        found = maximise(
+            *jax.device_put((moments, block_rows(X), tolerance, VARIANCE_FLOOR)),
+            spec=spec,
+            max_iter=_MAX_ITERATIONS,
+        )
+        best = ranking(found, VARIANCE_FLOOR)[0]
+    logger.debug("EM from %s: %s", methods, found.log_likelihood)
+    if is_singular(found, VARIANCE_FLOOR)[best]:
         logger.info("every EM solution has a component on the variance floor")
-    return best
+    return MixtureParameters(*(np.asarray(a)[best] for a in found.mixture))
 
 
-def _first_moments(X: np.ndarray, n_components: int, method: str, seed: int) -> np.ndarray:
-    """Moments of the groups of rows that EM begins with."""
+def start_methods(init: InitMethod, n_init: int) -> list[InitMethod]:
+    """Kinds of start: every other one begins at rows, because k-means misleads on elongated groups.
+
+    Those who ask for starts at random get nothing else.
+    """
+    second = init if init == "random" else "random_from_data"
+    return [init if start % 2 == 0 else second for start in range(n_init)]
+
+
+def first_moments(
+    X: np.ndarray,
+    n_components: int,
+    methods: Sequence[str],
+    seed: int,
+    row_weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """Moments (S, K, D + 1, D + 1) of the groups of rows that EM begins with, one for a method."""
+    seeds = np.random.SeedSequence(seed).generate_state(len(methods))
+    return np.stack(
+        [
+            _first_moments(X, n_components, method, int(start_seed), row_weights)
+            for method, start_seed in zip(methods, seeds, strict=True)
+        ]
+    )
+
+
+def _first_moments(
+    X: np.ndarray, n_components: int, method: str, seed: int, row_weights: np.ndarray | None
+) -> np.ndarray:
     rng = np.random.default_rng(seed)
     if method == "random":
-        return soft_moments(X, rng.dirichlet(np.ones(n_components), len(X)))
+        shares = rng.dirichlet(np.ones(n_components), len(X))
+        return soft_moments(X, shares if row_weights is None else shares * row_weights[:, None])
     if method == "kmeans":
-        centers = kmeans_centers(X, n_components, seed=seed, n_init=1)
+        centers = kmeans_centers(X, n_components, seed=seed, n_init=1, row_weights=row_weights)
     elif method == "k-means++":
         from sklearn.cluster import kmeans_plusplus
 
-        centers, _ = kmeans_plusplus(X, n_components, random_state=seed)
+        centers, _ = kmeans_plusplus(X, n_components, random_state=seed, sample_weight=row_weights)
     else:
-        centers = X[rng.choice(len(X), n_components, replace=False)]
+        share = None if row_weights is None else row_weights / row_weights.sum()
+        centers = X[rng.choice(len(X), n_components, replace=False, p=share)]
     # Far more rows than centres: a tree of the centres finds the nearest.
-    return hard_moments(X, cKDTree(centers).query(X)[1], n_components)
+    labels = cKDTree(centers).query(X)[1]
+    return hard_moments(X, labels, n_components, row_weights)
 
 
 def match_to_prior(start: MixtureParameters, prior: PriorArrays) -> MixtureParameters:

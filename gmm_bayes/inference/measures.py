@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "agreement_table",
+    "bhattacharyya",
     "collapsed_components",
     "e_bfmi",
     "labels_switched",
@@ -57,14 +58,14 @@ def switched_share(fit: GMMFit) -> float:
     best = int(lp.argmax())
     switched = 0
     for draw in picked:
-        distance = _bhattacharyya(means[draw], tril[draw], means[best], tril[best])
+        distance = bhattacharyya(means[draw], tril[draw], means[best], tril[best])
         cost = np.minimum(weights[draw][:, None], weights[best]) * distance
         rows, columns = linear_sum_assignment(cost)
         switched += np.trace(cost) > 2 * cost[rows, columns].sum() + 1e-3
     return switched / len(picked)
 
 
-def _bhattacharyya(
+def bhattacharyya(
     means: np.ndarray, tril: np.ndarray, other_means: np.ndarray, other_tril: np.ndarray
 ) -> np.ndarray:
     """Distances (K, K) of normals: minus the log of the overlap, the integral of sqrt(p q)."""

@@ -4,9 +4,11 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import Any
 
-__all__ = ["Progress", "wanted"]
+__all__ = ["Progress", "steps", "wanted"]
 
 
 def wanted(progress: bool | None) -> bool:
@@ -16,6 +18,25 @@ def wanted(progress: bool | None) -> bool:
     if os.environ.get("CI") or os.environ.get("PYTEST_CURRENT_TEST"):
         return False
     return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def steps(
+    items: Iterable[Any], *, shown: bool, unit: str, total: int | None = None
+) -> Iterator[Any]:
+    """Go through items, with a bar that counts them if `shown`."""
+    if not shown:
+        yield from items
+        return
+    yield from _tqdm()(items, total=total, unit=unit, leave=True)
+
+
+def _tqdm() -> Any:
+    with warnings.catch_warnings():
+        # Without ipywidgets a notebook gets a bar of text, which is fine.
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
+
+    return tqdm
 
 
 class Progress:
@@ -33,12 +54,7 @@ class Progress:
         self._divergences = 0
         self._bar = None
         if shown:
-            with warnings.catch_warnings():
-                # Without ipywidgets a notebook gets a bar of text, which is fine.
-                warnings.simplefilter("ignore")
-                from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=total, unit="draw", desc="warm-up", leave=True)
+            self._bar = _tqdm()(total=total, unit="draw", desc="warm-up", leave=True)
 
     def update(self, n_draws: int, *, sampling: bool, n_divergences: int = 0) -> None:
         """Report draws that one chain has made."""

@@ -156,7 +156,7 @@ def fit(
         Z = units.apply(table.values)
         standard = PriorArrays(*units.apply_to_priors(prior))
 
-        some = some_rows(Z, _integer(em_seed))
+        some = Z[some_rows(len(Z), _integer(em_seed))]
 
         @cache
         def find_start() -> MixtureParameters:

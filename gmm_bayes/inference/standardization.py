@@ -34,10 +34,17 @@ class Standardization:
     scale: np.ndarray
 
     @classmethod
-    def of(cls, X: np.ndarray, structure: CovarianceStructure) -> "Standardization":
-        """Return the map that gives the columns of `X` mean zero and spread one."""
-        loc = X.mean(axis=0)
-        scale = np.array([(column - centre).std() for column, centre in zip(X.T, loc, strict=True)])
+    def of(
+        cls,
+        X: np.ndarray,
+        structure: CovarianceStructure,
+        row_weights: np.ndarray | None = None,
+    ) -> "Standardization":
+        """Return the map that gives the columns of `X`, so weighted, mean zero and spread one."""
+        loc = np.average(X, axis=0, weights=row_weights)
+        scale = np.array(
+            [_spread(column - centre, row_weights) for column, centre in zip(X.T, loc, strict=True)]
+        )
         if structure.shares_scale:
             # Relative to the largest, so that the squares stay in range.
             largest = scale.max()
@@ -66,6 +73,14 @@ class Standardization:
             np.asarray(parameters.scale_tril) / self.scale[:, None],
         )
 
+    def restore_parameters(self, parameters: MixtureParameters) -> MixtureParameters:
+        """A mixture in the user's units."""
+        return MixtureParameters(
+            parameters.weights,
+            self.loc + self.scale * parameters.means,
+            self.scale[:, None] * parameters.scale_tril,
+        )
+
     def restore(
         self, sites: Mapping[str, np.ndarray], structure: CovarianceStructure
     ) -> dict[str, np.ndarray]:
@@ -81,3 +96,9 @@ class Standardization:
     def log_volume(self) -> float:
         """Log of the factor by which one row's density is larger in standard units."""
         return float(math.fsum(np.log(self.scale)))
+
+
+def _spread(values: np.ndarray, row_weights: np.ndarray | None) -> float:
+    """Standard deviation of rows that count so often."""
+    centre = np.average(values, weights=row_weights)
+    return float(np.sqrt(np.average((values - centre) ** 2, weights=row_weights)))

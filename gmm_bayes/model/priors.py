@@ -314,7 +314,12 @@ def default_priors(X: Any, n_components: int, *, seed: int = 0) -> Priors:
 
 
 def kmeans_centers(
-    X: np.ndarray, n_components: int, *, seed: int = 0, n_init: int = 10
+    X: np.ndarray,
+    n_components: int,
+    *,
+    seed: int = 0,
+    n_init: int = 10,
+    row_weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """Centroids of scikit-learn's k-means, the best of several starts, on columns of equal spread.
 
@@ -323,6 +328,7 @@ def kmeans_centers(
     X : ndarray, shape (n_obs, n_features)
     n_components : int
     seed, n_init : int
+    row_weights : ndarray, shape (n_obs,), optional
 
     Returns
     -------
@@ -340,7 +346,8 @@ def kmeans_centers(
     with warnings.catch_warnings(), few_threads(X):
         # Fewer distinct rows than components: two centres coincide, which is a fine prior.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        kmeans = KMeans(n_components, n_init=n_init, random_state=seed, copy_x=False).fit(scaled)
+        kmeans = KMeans(n_components, n_init=n_init, random_state=seed, copy_x=False)
+        kmeans.fit(scaled, sample_weight=row_weights)
     centers = kmeans.cluster_centers_
     return loc + spread * centers[np.lexsort(np.round(centers, 8).T[::-1])]
 

@@ -6,18 +6,18 @@ within a block, draws are scanned one by one.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmm_bayes._validation import check_columns, check_data
+from gmm_bayes._validation import check_columns, check_data, check_near
 from gmm_bayes._vocabulary import OBS
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import LabelSwitchingError, LargeArrayWarning
-from gmm_bayes.inference.devices import double_precision
+from gmm_bayes.inference import row_blocks
 from gmm_bayes.inference.measures import labels_switched
 from gmm_bayes.inference.result import GMMFit, check_fit
 
@@ -34,11 +34,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_LARGEST_BLOCK = 2048
-_SMALLEST_BLOCK = 64
 _LARGE_ARRAY = 2**30
-# Beyond, the square of a distance in component standard deviations leaves float64.
-_FARTHEST = 1e140
 
 
 def rows_of(fit: GMMFit, X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -48,14 +44,7 @@ def rows_of(fit: GMMFit, X: Any) -> tuple[np.ndarray, np.ndarray]:
         return fit.X.values, fit.X.coords[OBS].values
     table = check_data(X)
     rows = check_columns(table, fit.feature_names)
-    far = abs(rows - fit.X.values.mean(axis=0)) > _FARTHEST * fit.X.values.std(axis=0)
-    if far.any():
-        row, column = (int(i) for i in np.argwhere(far)[0])
-        raise ValueError(
-            f"X must lie within {_FARTHEST:g} standard deviations of the training rows, "
-            f"or densities overflow; got {rows[row, column]:g} in row {row}, column "
-            f"{fit.feature_names[column]!r}. Are the units those of the fit?"
-        )
+    check_near(rows, fit.X.values, fit.feature_names)
     return rows, table.index
 
 
@@ -81,18 +70,12 @@ def map_rows(
         From an array (block, D) and stacked parameters (S, ...) to arrays with `axis` for rows.
     fit : GMMFit
     rows : ndarray, shape (n_obs, n_features)
-    axis : int
-        The axis of the answers that counts rows.
-    numbers_per_row : int
-        Size of a row's answer when it holds all draws; shrinks the blocks.
+    axis, numbers_per_row : int
+        The axis of the answers that counts rows; the size of a row's answer that holds all draws.
     """
-    with double_precision():
-        draws = jax.device_put(fit.parameters())
-        answers = [
-            _cut(function(block, draws), length, axis)
-            for block, length in _blocks(rows, numbers_per_row)
-        ]
-    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=axis), *answers)
+    return row_blocks.map_rows(
+        function, fit.parameters(), rows, axis=axis, numbers_per_row=numbers_per_row
+    )
 
 
 PerDraw = Callable[[Any, MixtureParameters], jax.Array]
@@ -158,19 +141,3 @@ def refuse_switched(fit: GMMFit, what: str) -> None:
             "draws. Use reduce=None for every draw by itself, or log_predictive_density, which "
             "does not depend on labels."
         )
-
-
-def _cut(answers: Any, length: int, axis: int) -> Any:
-    """Keep the answers to the first `length` rows of a block."""
-    return jax.tree.map(lambda a: np.asarray(a).take(np.arange(length), axis=axis), answers)
-
-
-def _blocks(rows: np.ndarray, numbers_per_row: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Blocks of rows, the last one filled up with its own first row, and their true lengths."""
-    size = _SMALLEST_BLOCK
-    while size < min(len(rows), _LARGEST_BLOCK) and size * numbers_per_row * 8 < 2**27:
-        size *= 2
-    for begin in range(0, len(rows), size):
-        block = rows[begin : begin + size]
-        filler = np.broadcast_to(block[:1], (size - len(block), rows.shape[1]))
-        yield np.concatenate([block, filler]), len(block)

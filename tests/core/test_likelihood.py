@@ -58,6 +58,56 @@ def test_moments_are_those_of_an_e_step(precision):
     np.testing.assert_allclose(moments, exact, rtol=1e-10 if precision == "float64" else 1e-4)
 
 
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_moments_of_hard_assignments(precision, monkeypatch):
+    """Each row wholly to its best component; the log density is of the rows with those labels."""
+    monkeypatch.setitem(likelihood._ROWS_PER_BLOCK, precision, 30)
+    parameters, _ = random_mixture("full", 3, 2)
+    X, row_weights = rows_for(2, 70), np.random.default_rng(3).uniform(0, 2, 70)
+    scores = np.asarray(mixture.scores(X, parameters))
+    rows = block_rows(X, precision=precision, row_weights=row_weights)
+    total, moments = expected_moments(component_scores(*parameters), rows, hard=True)
+    t = np.column_stack([np.ones(len(X)), X])
+    best = scores.argmax(axis=1)
+    assert len(set(best)) == 3
+    exact = [np.einsum("n,ni,nj->ij", row_weights * (best == k), t, t) for k in range(3)]
+    tolerance = 1e-10 if precision == "float64" else 1e-4
+    np.testing.assert_allclose(moments, exact, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(total, (row_weights * scores.max(axis=1)).sum(), rtol=tolerance)
+
+
+def test_of_equal_scores_the_first_is_chosen():
+    tied = MixtureParameters(np.ones(2) / 2, np.zeros((2, 1)), np.ones((2, 1, 1)))
+    _, moments = expected_moments(component_scores(*tied), block_rows(rows_for(1, 9)), hard=True)
+    np.testing.assert_array_equal(moments[:, 0, 0], [9, 0])
+
+
+@pytest.mark.parametrize("room", [0, 70, 71, 200])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_weights_of_rows_and_room_for_more(room, precision, monkeypatch):
+    """A row counts as often as its weight says, and what is left over does not count."""
+    monkeypatch.setitem(likelihood._ROWS_PER_BLOCK, precision, 30)
+    parameters, _ = random_mixture("full", 3, 2)
+    X, row_weights = rows_for(2, 70), np.random.default_rng(3).integers(0, 4, 70)
+    rows = block_rows(X, precision=precision, row_weights=row_weights, room=room)
+    assert rows.weights.sum() == row_weights.sum()
+    assert rows.weights.size >= max(room, 70)
+    total, moments = expected_moments(component_scores(*parameters), rows)
+    log_density = np.asarray(mixture.log_density(X, parameters))
+    r = row_weights[:, None] * np.asarray(mixture.responsibilities(X, parameters))
+    t = np.column_stack([np.ones(len(X)), X])
+    tolerance = 1e-10 if precision == "float64" else 1e-4
+    np.testing.assert_allclose(total, (row_weights * log_density).sum(), rtol=tolerance)
+    exact = np.einsum("nk,ni,nj->kij", r, t, t)
+    np.testing.assert_allclose(moments, exact, rtol=tolerance, atol=tolerance)
+
+
+def test_tables_with_the_same_room_have_the_same_shapes(monkeypatch):
+    monkeypatch.setitem(likelihood._ROWS_PER_BLOCK, "float64", 30)
+    shapes = {jax.tree.map(np.shape, block_rows(rows_for(2, n), room=70)) for n in (1, 29, 61, 70)}
+    assert len(shapes) == 1
+
+
 def test_rows_are_blocked_by_group(monkeypatch):
     """Every row once, and no block with rows of two groups."""
     monkeypatch.setitem(likelihood._ROWS_PER_BLOCK, "float64", 7)

@@ -38,6 +38,7 @@ def test_it_finds_the_known_maximum(load, k, expected):
     assert total == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.usefixtures("double")
 def test_a_singular_solution_is_not_taken():
     """A component on five equal rows has the highest likelihood and says nothing."""
     rng = np.random.default_rng(0)

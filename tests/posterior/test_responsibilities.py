@@ -6,6 +6,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
 
 import gmm_bayes as gb
+from gmm_bayes.inference import row_blocks
 from gmm_bayes.posterior import streaming
 
 
@@ -48,7 +49,7 @@ def test_new_rows_are_treated_like_old_ones(faithful, faithful_fit):
 
 
 def test_many_rows_go_in_blocks(faithful, faithful_fit, thin_fit, monkeypatch):
-    monkeypatch.setattr(streaming, "_LARGEST_BLOCK", 64)
+    monkeypatch.setattr(row_blocks, "_LARGEST_BLOCK", 64)
     np.testing.assert_allclose(
         gb.responsibilities(thin_fit, faithful),
         gb.responsibilities(thin_fit, faithful.iloc[::-1])[::-1],
