@@ -29,6 +29,7 @@ _LARGE = 300_000
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small N only")
+    parser.add_argument("--size", type=int, nargs=3, metavar=("N", "K", "D"), help="one point only")
     parser.add_argument("--warmup", type=int)
     parser.add_argument("--draws", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -40,6 +41,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for factor, sizes in sweeps.items():
             for size in sizes:
+                if args.size and tuple(args.size) != size:
+                    continue
                 file = make_problem(size, Path(folder))
                 for chains in args.chains:
                     record.emit(NAME, measure(factor, size, file, chains, args), args.rows)

@@ -163,6 +163,54 @@ def scaling_table(rows, gpu=False):
     return table(header, lines)
 
 
+def em_table(rows):
+    header = ["N, K, D", "method", "dtype", "BLAS threads", "ms an iteration", "best turn"]
+    header += ["against scikit-learn", "compile, s", "iterations", "log density a row"]
+    header += ["difference from ours"]
+    lines = []
+    for row in rows["em"]:
+        seconds = row["seconds"]
+        if row["method"].endswith("fit_em"):
+            continue
+        if row.get("failed"):
+            words = f"{row['method']}: {row['failed']}"
+            lines.append([size(row), words, *["–"] * (len(header) - 2)])
+            continue
+        shape = tuple(row[key] for key in ("n_obs", "n_components", "n_features"))
+        theirs = targets.em_peer(rows["em"], "scikit-learn", shape)
+        lines.append(
+            [
+                size(row),
+                row["method"],
+                row["dtype"],
+                str(row["blas_threads"]),
+                number(1e3 * seconds),
+                number(1e3 * row["seconds_best"]),
+                f"{number(theirs / seconds)}x" if theirs else "–",
+                number(row["compile_seconds"]),
+                number(row["iterations"]),
+                f"{row['log_likelihood_per_row']:.6f}",
+                number(row["log_likelihood_difference"]),
+            ]
+        )
+    return table(header, lines)
+
+
+def em_memory_table(rows):
+    header = ["N, K, D", "gb.fit_em, s", "data, MB", "beyond data, MB"]
+    lines = [
+        [
+            size(row),
+            number(row["fit_seconds"]),
+            number(row["data_mb"]),
+            number(row["memory_beyond_data_mb"]),
+        ]
+        for row in rows["em"]
+        if row["method"].endswith("fit_em") and not row.get("failed")
+    ]
+    return table(header, lines)
+
+
 def gpu_tables(rows):
     parts = [f(rows, gpu=True) for f in (gradient_table, sampling_table, scaling_table)]
     measured = [part for part in parts if part != NOT_MEASURED]
@@ -204,6 +252,8 @@ TABLES = {
     "sampling": sampling_table,
     "first_result": first_result_table,
     "scaling": scaling_table,
+    "em": em_table,
+    "em_memory": em_memory_table,
     "gpu": gpu_tables,
     "machines": machines_table,
 }

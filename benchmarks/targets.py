@@ -1,8 +1,9 @@
 """What the package must reach, judged from rows. A ratio needs both of its rows."""
 
-BENCHMARKS = ("gradient", "sampling", "first_result", "scaling")
+BENCHMARKS = ("gradient", "sampling", "first_result", "scaling", "em")
 _SMALL, _MIDDLE, _LARGE = (500, 8, 2), (10_000, 6, 5), (100_000, 10, 10)
 _HUGE = (1_000_000, 10, 10)
+_EM_SIZE = (100_000, 16, 16)
 
 
 # One gradient uses one core; chains use all of them, two to a core.
@@ -43,6 +44,7 @@ def judge(rows):
         *_first_result(rows["first_result"]),
         *_million(rows["scaling"]),
         *_gpu(rows["sampling"]),
+        *_em(rows["em"]),
     ]
 
 
@@ -136,6 +138,30 @@ def _gpu(rows):
     ]
     name = f"64 chains on a GPU with min ESS > 1000, after compilation, {_name(_HUGE)}"
     yield _under(name, 10, "s", [r["sample_seconds"] for r in ours])
+
+
+def em_peer(rows, peer, size):
+    """Seconds of an iteration of a peer: with the better of its numbers of BLAS threads."""
+    return min((r["seconds"] for r in find(rows, peer, size) if r["seconds"]), default=None)
+
+
+def _em(rows):
+    """The worst of ours over the numbers of BLAS threads, against the best of theirs."""
+    goals = [("scikit-learn", _EM_SIZE, 12)]
+    goals += [("gmmx", size, 1) for size in ((10_000, 6, 5), _EM_SIZE, _HUGE)]
+    for peer, size, least in goals:
+        theirs = em_peer(rows, peer, size)
+        ours = [r["seconds"] for r in find(rows, "gmm_bayes", size) if r["seconds"]]
+        ratios = [theirs / seconds for seconds in ours] if theirs else []
+        yield _times(f"EM iteration against {peer}, {_name(size)}", least, ratios)
+    memory = {
+        size: [r["memory_beyond_data_mb"] for r in find(rows, "gmm_bayes, fit_em", size)]
+        for size in ((1000, 10, 10), _HUGE)
+    }
+    few = min(memory[1000, 10, 10], default=None)
+    beyond = [] if few is None else [mb - few for mb in memory[_HUGE]]
+    name = f"memory of fit_em beyond the data and beyond a fit of 1000 rows, {_name(_HUGE)}"
+    yield _under(name, 300, "MB", beyond)
 
 
 def _name(size):

@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:-${TMPDIR:-/tmp}/gmm_bayes_peers}
 python=${PYTHON:-python3.12}
 mkdir -p "$folder"
-for peer in numpyro pymc stan bayesforge; do
+for peer in numpyro pymc stan bayesforge gmmx; do
     if [ ! -x "$folder/$peer/bin/python" ]; then
         "$python" -m venv "$folder/$peer"
     fi
