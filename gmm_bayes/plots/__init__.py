@@ -2,6 +2,7 @@
 
 from gmm_bayes.plots.components import plot_components
 from gmm_bayes.plots.density import plot_density
+from gmm_bayes.plots.n_components import plot_n_components
 from gmm_bayes.plots.responsibilities import plot_responsibilities
 
-__all__ = ["plot_components", "plot_density", "plot_responsibilities"]
+__all__ = ["plot_components", "plot_density", "plot_n_components", "plot_responsibilities"]

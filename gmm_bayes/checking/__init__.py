@@ -1,0 +1,1 @@
+"""Is it the right model, and is the machine right?"""

@@ -1,0 +1,59 @@
+"""One mixture for all draws: components matched, then posterior means."""
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from gmm_bayes.core.covariance import CovarianceStructure
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.measures import labels_switched
+from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.posterior.labels import match_to_pivot
+
+__all__ = ["numbering", "posterior_mean", "precisions"]
+
+
+def numbering(fit: GMMFit) -> np.ndarray | None:
+    """How to renumber the components of every draw, shape (S, K); None if they kept their places.
+
+    Where they changed places, draws are matched to the one of highest density.
+    """
+    if not labels_switched(fit):
+        return None
+    draws = fit.parameters()
+    best = int(fit.sample_stats["lp"].values.argmax())
+    return match_to_pivot(draws, MixtureParameters(*(a[best] for a in draws)))
+
+
+def posterior_mean(draws: MixtureParameters) -> MixtureParameters:
+    """Means over draws (S, ...) of weights, means and covariances, as one mixture."""
+    return MixtureParameters(
+        draws.weights.mean(axis=0),
+        draws.means.mean(axis=0),
+        np.linalg.cholesky(draws.covariances.mean(axis=0)),
+    )
+
+
+def precisions(
+    covariances: np.ndarray, structure: CovarianceStructure
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inverses of covariances, and upper factors U of them: U U' is the inverse.
+
+    Parameters
+    ----------
+    covariances : ndarray
+        Shape by structure: (K, D, D), (D, D), (K, D) or (K,).
+    structure : CovarianceStructure
+
+    Returns
+    -------
+    inverses, factors : ndarray
+        Shapes as of `covariances`. Where features are uncorrelated a factor is one over a standard
+        deviation, as in scikit-learn.
+    """
+    if structure.correlation_dims is None:
+        return 1 / covariances, 1 / np.sqrt(covariances)
+    one = np.eye(covariances.shape[-1])
+    lower = np.linalg.cholesky(covariances).reshape(-1, *one.shape)
+    upper = np.stack([solve_triangular(factor, one, lower=True).T for factor in lower])
+    upper = upper.reshape(covariances.shape)
+    return upper @ upper.swapaxes(-1, -2), upper
