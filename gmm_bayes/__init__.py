@@ -11,8 +11,15 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gmm_bayes import datasets, errors, plots
+    from gmm_bayes.checking.candidates import Comparison
+    from gmm_bayes.checking.comparison import compare_n_components
+    from gmm_bayes.checking.evidence import Evidence, log_evidence
+    from gmm_bayes.checking.occupied import occupied_components
     from gmm_bayes.core.mixture import MixtureParameters
+    from gmm_bayes.estimator import BayesianGMM
     from gmm_bayes.inference.diagnostics import Diagnosis, diagnose
+    from gmm_bayes.inference.em_fit import EMFit
+    from gmm_bayes.inference.maximum_likelihood import fit_em
     from gmm_bayes.inference.result import GMMFit, load
     from gmm_bayes.inference.runner import fit
     from gmm_bayes.inference.samplers import NUTS, Laplace
@@ -31,9 +38,17 @@ _HOMES = {
     "datasets": "gmm_bayes.datasets",
     "errors": "gmm_bayes.errors",
     "plots": "gmm_bayes.plots",
+    "Comparison": "gmm_bayes.checking.candidates",
+    "compare_n_components": "gmm_bayes.checking.comparison",
+    "Evidence": "gmm_bayes.checking.evidence",
+    "log_evidence": "gmm_bayes.checking.evidence",
+    "occupied_components": "gmm_bayes.checking.occupied",
     "MixtureParameters": "gmm_bayes.core.mixture",
+    "BayesianGMM": "gmm_bayes.estimator",
     "Diagnosis": "gmm_bayes.inference.diagnostics",
     "diagnose": "gmm_bayes.inference.diagnostics",
+    "EMFit": "gmm_bayes.inference.em_fit",
+    "fit_em": "gmm_bayes.inference.maximum_likelihood",
     "GMMFit": "gmm_bayes.inference.result",
     "load": "gmm_bayes.inference.result",
     "fit": "gmm_bayes.inference.runner",
@@ -53,7 +68,11 @@ _HOMES = {
 
 __all__ = [
     "NUTS",
+    "BayesianGMM",
+    "Comparison",
     "Diagnosis",
+    "EMFit",
+    "Evidence",
     "GMMFit",
     "GaussianMixture",
     "Laplace",
@@ -61,15 +80,19 @@ __all__ = [
     "Priors",
     "__version__",
     "assign",
+    "compare_n_components",
     "datasets",
     "default_priors",
     "diagnose",
     "errors",
     "fit",
+    "fit_em",
     "gaussian_mixture",
     "load",
+    "log_evidence",
     "log_likelihood",
     "log_predictive_density",
+    "occupied_components",
     "plots",
     "responsibilities",
     "sample_predictive",

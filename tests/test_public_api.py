@@ -25,6 +25,7 @@ WITHOUT_SHAPES = {
     "load",
     "GMMFit.save",
     "Diagnosis",
+    "Evidence",
     "plots.plot_density",
     "plots.plot_responsibilities",
 }
