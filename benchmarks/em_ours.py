@@ -16,7 +16,7 @@ import gmm_bayes as gb
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.devices import double_precision
-from gmm_bayes.inference.em import VARIANCE_FLOOR, e_step, maximise
+from gmm_bayes.inference.em import ROWS_PER_BLOCK, VARIANCE_FLOOR, e_step, maximise
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.model.priors import few_threads
 
@@ -41,7 +41,7 @@ def main():
 
 def iterations(X, start, args):
     """Time the compiled program on rows that are on the device, as fit_em calls it."""
-    rows = jax.device_put(block_rows(X))
+    rows = jax.device_put(block_rows(X, rows_per_block=ROWS_PER_BLOCK))
     mixtures = jax.vmap(MixtureParameters.from_covariances)(*start)
     moments = jax.vmap(lambda mixture: e_step(mixture, rows)[1])(mixtures)
     arguments = (moments, rows, *jax.device_put((_NEVER, VARIANCE_FLOOR)))

@@ -18,6 +18,7 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.potential import ModelSpec
 
 __all__ = [
+    "ROWS_PER_BLOCK",
     "VARIANCE_FLOOR",
     "Solutions",
     "e_step",
@@ -28,6 +29,9 @@ __all__ = [
     "soft_moments",
 ]
 
+# One program works for all starts, so its products may be spread over cores, and larger blocks than
+# those of chains are faster: 1.5 times at 100,000 rows, K = D = 16, on two cores.
+ROWS_PER_BLOCK = 4000
 # In standard units, added to every variance, as scikit-learn's reg_covar.
 VARIANCE_FLOOR = 1e-6
 # A component whose smallest variance, less what was added, is below this lies on a point, a line or

@@ -15,6 +15,7 @@ from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.em import (
+    ROWS_PER_BLOCK,
     VARIANCE_FLOOR,
     hard_moments,
     is_singular,
@@ -77,9 +78,10 @@ def em_start(
     methods = start_methods(init, n_init)
     moments = first_moments(X, spec.n_components, methods, seed)
     tolerance = _TOLERANCE * len(X)
+    rows = block_rows(X, rows_per_block=ROWS_PER_BLOCK)
     with few_threads(X):
         found = maximise(
-            *jax.device_put((moments, block_rows(X), tolerance, VARIANCE_FLOOR)),
+            *jax.device_put((moments, rows, tolerance, VARIANCE_FLOOR)),
             spec=spec,
             max_iter=_MAX_ITERATIONS,
         )

@@ -27,6 +27,7 @@ from gmm_bayes.errors import InferenceError
 from gmm_bayes.inference.compilation import persistent_cache
 from gmm_bayes.inference.devices import double_precision, find_device
 from gmm_bayes.inference.em import (
+    ROWS_PER_BLOCK,
     VARIANCE_FLOOR,
     Solutions,
     e_step,
@@ -191,7 +192,7 @@ def search(
     units = Standardization.of(table.values, structure, row_weights)
     with persistent_cache(), double_precision(), few_threads(table.values):
         Z = units.apply(table.values)
-        rows = jax.device_put(block_rows(Z, row_weights=row_weights, room=room))
+        rows = _blocks(Z, row_weights, room)
         if isinstance(init, MixtureParameters):
             methods: list[str] = ["given"]
             some: Any = slice(None)
@@ -203,7 +204,7 @@ def search(
             counts = None if row_weights is None else row_weights[some]
             moments = first_moments(Z[some], spec.n_components, methods, seed, counts)
         all_rows = isinstance(some, slice)
-        few = rows if all_rows else jax.device_put(block_rows(Z[some], row_weights=counts))
+        few = rows if all_rows else _blocks(Z[some], counts)
         del Z
         solutions = _run(moments, few, spec, settings)
         order = ranking(solutions, settings.reg_covar)
@@ -232,6 +233,13 @@ def search(
         starts,
         table,
         row_weights,
+    )
+
+
+def _blocks(Z: np.ndarray, row_weights: np.ndarray | None, room: int = 0) -> RowBlocks:
+    """Rows on the device, in blocks for a program that has all cores."""
+    return jax.device_put(
+        block_rows(Z, rows_per_block=ROWS_PER_BLOCK, row_weights=row_weights, room=room)
     )
 
 
