@@ -83,6 +83,7 @@ def block_rows(
     rows_per_block: int | None = None,
     row_weights: np.ndarray | None = None,
     room: int = 0,
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> RowBlocks:
     """Cut rows (N, D) into blocks.
 
@@ -102,6 +103,8 @@ def block_rows(
     room : int
         Blocks for at least so many rows, so that tables with fewer share their programs. It is for
         tables without groups.
+    transform : callable, optional
+        What is done to the rows of each block first, so that no second table is held.
     """
     n_obs, n_features = X.shape
     order = np.arange(n_obs) if groups is None else np.argsort(groups, kind="stable")
@@ -122,7 +125,7 @@ def block_rows(
         picked = order[begin : min(begin + length, end)]
         if not len(picked):
             break
-        rows = X[picked]
+        rows = X[picked] if transform is None else transform(X[picked])
         if shift is not None:
             shift[block, 1:, 0] = rows.mean(axis=0)
             rows = rows - shift[block, 1:, 0]

@@ -191,8 +191,7 @@ def search(
     structure = COVARIANCE_STRUCTURES[spec.covariance_type]
     units = Standardization.of(table.values, structure, row_weights)
     with persistent_cache(), double_precision(), few_threads(table.values):
-        Z = units.apply(table.values)
-        rows = _blocks(Z, row_weights, room)
+        rows = _blocks(table.values, units, row_weights, room)
         if isinstance(init, MixtureParameters):
             methods: list[str] = ["given"]
             some: Any = slice(None)
@@ -200,12 +199,12 @@ def search(
             moments = e_step(given, rows, hard=settings.hard)[1][None]
         else:
             methods = [*start_methods(init, n_init)]
-            some = some_rows(len(Z), seed)
+            some = some_rows(len(table.values), seed)
             counts = None if row_weights is None else row_weights[some]
-            moments = first_moments(Z[some], spec.n_components, methods, seed, counts)
+            Z = units.apply(table.values[some])
+            moments = first_moments(Z, spec.n_components, methods, seed, counts)
         all_rows = isinstance(some, slice)
-        few = rows if all_rows else _blocks(Z[some], counts)
-        del Z
+        few = rows if all_rows else _blocks(table.values[some], units, counts)
         solutions = _run(moments, few, spec, settings)
         order = ranking(solutions, settings.reg_covar)
         starts = _table_of_starts(methods, solutions, order, few, units, settings.reg_covar)
@@ -236,10 +235,18 @@ def search(
     )
 
 
-def _blocks(Z: np.ndarray, row_weights: np.ndarray | None, room: int = 0) -> RowBlocks:
-    """Rows on the device, in blocks for a program that has all cores."""
+def _blocks(
+    X: np.ndarray, units: Standardization, row_weights: np.ndarray | None, room: int = 0
+) -> RowBlocks:
+    """Rows on the device in standard units, in blocks for a program that has all cores."""
     return jax.device_put(
-        block_rows(Z, rows_per_block=ROWS_PER_BLOCK, row_weights=row_weights, room=room)
+        block_rows(
+            X,
+            rows_per_block=ROWS_PER_BLOCK,
+            row_weights=row_weights,
+            room=room,
+            transform=units.apply,
+        )
     )
 
 

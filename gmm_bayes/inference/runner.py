@@ -153,10 +153,9 @@ def fit(
     structure = COVARIANCE_STRUCTURES[spec.covariance_type]
     units = Standardization.of(table.values, structure)
     with persistent_cache(), double_precision(), jax.default_device(chosen_device):
-        Z = units.apply(table.values)
         standard = PriorArrays(*units.apply_to_priors(prior))
 
-        some = Z[some_rows(len(Z), _integer(em_seed))]
+        some = units.apply(table.values[some_rows(len(table.values), _integer(em_seed))])
 
         @cache
         def find_start() -> MixtureParameters:
@@ -166,9 +165,7 @@ def fit(
                 solution = em_start(some, spec, init=init, n_init=n_init, seed=_integer(em_seed))
             return match_to_prior(solution, standard)
 
-        rows = _blocks(Z, precision, chosen_device, find_start)
-        # Not needed any more, and as large as the data.
-        del Z
+        rows = _blocks(table.values, units, precision, chosen_device, find_start)
         data = jax.device_put(Data(rows, log_prior(standard, spec)))
         del rows
         rngs = [np.random.default_rng(seed) for seed in chain_seeds]
@@ -182,18 +179,21 @@ def fit(
 
 
 def _blocks(
-    Z: np.ndarray,
+    X: np.ndarray,
+    units: Standardization,
     precision: Precision,
     device: jax.Device,
     find_start: Callable[[], MixtureParameters],
 ) -> RowBlocks:
-    """The rows as the kernel wants them on a device."""
+    """The rows in standard units, as the kernel wants them on a device."""
     size = None if device.platform == "cpu" else _GPU_ROWS_PER_BLOCK
     groups = None
     if precision == "float32":
         # Rows near each other share a block, so that its centre is near all of them.
-        groups = cKDTree(find_start().means).query(Z)[1]
-    return block_rows(Z, precision=precision, groups=groups, rows_per_block=size)
+        groups = cKDTree(find_start().means).query(units.apply(X))[1]
+    return block_rows(
+        X, precision=precision, groups=groups, rows_per_block=size, transform=units.apply
+    )
 
 
 def _check(
