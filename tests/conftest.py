@@ -18,8 +18,15 @@ import pytest
 import gmm_bayes as gb
 from gmm_bayes._vocabulary import DIAG, FULL, SPHERICAL, TIED
 from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.compilation import forget_programs
 
 STRUCTURES = (FULL, TIED, DIAG, SPHERICAL)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+    """Between modules, and earlier than a fit would: some tests count what a fit compiles."""
+    forget_programs(0.2)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-"""JAX's persistent compilation cache, in a folder of the user's own, while a fit compiles."""
+"""Compiled programs: kept on disk for the next process, and not too many of them in this one."""
 
+import gc
 import hashlib
 import logging
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-__all__ = ["SWITCH", "cache_folder", "persistent_cache"]
+__all__ = ["SWITCH", "cache_folder", "forget_programs", "persistent_cache"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,9 @@ _MIN_SECONDS = 0.1
 # What one shape of problem leaves is about half of one.
 _LARGEST_MIB = 256
 _in_use = threading.Lock()
+# Share of the pieces of memory that Linux lets a process map which compiled programs may fill.
+_LARGEST_SHARE = 0.5
+_MAPS, _MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 
 
 @contextmanager
@@ -50,6 +54,26 @@ def persistent_cache() -> Iterator[None]:
             jax.config.update(name, value)
         compilation_cache.reset_cache()
         _in_use.release()
+
+
+def forget_programs(share: float = _LARGEST_SHARE) -> bool:
+    """Drop JAX's compiled programs before they fill the process; return whether that was done.
+
+    A program maps some hundred pieces of memory, and Linux lets a process map 65,530: after some
+    seventy fits of different shapes the compiler would abort the process. What is needed again is
+    compiled again.
+    """
+    try:
+        used, most = _MAPS.read_bytes().count(b"\n"), int(_MOST_MAPS.read_text())
+    except (OSError, ValueError):
+        # Not Linux.
+        return False
+    if used < share * most:
+        return False
+    logger.info("%d of %d pieces of memory are mapped: compiled programs are dropped", used, most)
+    jax.clear_caches()
+    gc.collect()
+    return True
 
 
 def cache_folder() -> Path | None:

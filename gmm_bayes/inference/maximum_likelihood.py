@@ -24,7 +24,7 @@ from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import InferenceError
-from gmm_bayes.inference.compilation import persistent_cache
+from gmm_bayes.inference.compilation import forget_programs, persistent_cache
 from gmm_bayes.inference.devices import double_precision, find_device
 from gmm_bayes.inference.em import (
     ROWS_PER_BLOCK,
@@ -190,6 +190,7 @@ def search(
     """
     structure = COVARIANCE_STRUCTURES[spec.covariance_type]
     units = Standardization.of(table.values, structure, row_weights)
+    forget_programs()
     with persistent_cache(), double_precision(), few_threads(table.values):
         rows = _blocks(table.values, units, row_weights, room)
         if isinstance(init, MixtureParameters):

@@ -30,7 +30,7 @@ from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import ConvergenceWarning
 from gmm_bayes.inference import storage
-from gmm_bayes.inference.compilation import persistent_cache
+from gmm_bayes.inference.compilation import forget_programs, persistent_cache
 from gmm_bayes.inference.devices import double_precision, find_device
 from gmm_bayes.inference.diagnostics import diagnose
 from gmm_bayes.inference.draws import Draws, Problem
@@ -152,6 +152,7 @@ def fit(
 
     structure = COVARIANCE_STRUCTURES[spec.covariance_type]
     units = Standardization.of(table.values, structure)
+    forget_programs()
     with persistent_cache(), double_precision(), jax.default_device(chosen_device):
         standard = PriorArrays(*units.apply_to_priors(prior))
 

@@ -7,8 +7,16 @@ import sys
 import jax
 import pytest
 
+import gmm_bayes as gb
 from gmm_bayes.inference import compilation
-from gmm_bayes.inference.compilation import SWITCH, cache_folder, persistent_cache
+from gmm_bayes.inference.compilation import (
+    SWITCH,
+    cache_folder,
+    forget_programs,
+    persistent_cache,
+)
+
+FEW = gb.Laplace(num_samples=500)
 
 COUNT = """
 import jax, logging, sys, warnings
@@ -119,3 +127,35 @@ def test_settings_come_back_after_an_error(home):
         raise ZeroDivisionError
     assert jax.config.jax_compilation_cache_dir is None
     assert not compilation._in_use.locked()
+
+
+@pytest.mark.skipif(not compilation._MOST_MAPS.exists(), reason="Linux counts memory maps")
+def test_programs_are_dropped_before_they_fill_the_process():
+    def maps():
+        return compilation._MAPS.read_bytes().count(b"\n")
+
+    programs = [jax.jit(lambda x, n=n: (x * n).sum() + x[:n].sum()) for n in range(1, 40)]
+    forget_programs(0.0)
+    before = maps()
+    for program in programs:
+        program(jax.numpy.ones(64))
+    full = maps()
+    assert full - before > 2 * len(programs)
+    assert not forget_programs(1.0)
+    assert maps() >= full
+    assert forget_programs(0.0)
+    assert maps() - before < 0.5 * (full - before)
+
+
+def test_other_systems_do_not_count_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(compilation, "_MAPS", tmp_path / "nothing")
+    assert not forget_programs(0.0)
+
+
+@pytest.mark.parametrize("fit", [lambda X: gb.fit_em(X, 1), lambda X: gb.fit(X, 1, sampler=FEW)])
+def test_every_fit_looks_first(monkeypatch, fit):
+    looked = []
+    for home in ("runner", "maximum_likelihood"):
+        monkeypatch.setattr(f"gmm_bayes.inference.{home}.forget_programs", lambda: looked.append(1))
+    fit(gb.datasets.load_old_faithful())
+    assert looked == [1]
