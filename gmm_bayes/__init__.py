@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gmm_bayes.model.distribution import GaussianMixture
     from gmm_bayes.model.gaussian_mixture import gaussian_mixture
     from gmm_bayes.model.priors import Priors, default_priors
+    from gmm_bayes.posterior.conformal import conformal_p_values
     from gmm_bayes.posterior.density import (
         log_likelihood,
         log_predictive_density,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     )
     from gmm_bayes.posterior.groups import with_groups
     from gmm_bayes.posterior.responsibilities import assign, responsibilities
+    from gmm_bayes.posterior.strangers import Reject, anomaly_scores, flag_anomalies
 
 _HOMES = {
     "datasets": "gmm_bayes.datasets",
@@ -58,12 +60,16 @@ _HOMES = {
     "gaussian_mixture": "gmm_bayes.model.gaussian_mixture",
     "Priors": "gmm_bayes.model.priors",
     "default_priors": "gmm_bayes.model.priors",
+    "conformal_p_values": "gmm_bayes.posterior.conformal",
     "log_likelihood": "gmm_bayes.posterior.density",
     "log_predictive_density": "gmm_bayes.posterior.density",
     "sample_predictive": "gmm_bayes.posterior.density",
     "with_groups": "gmm_bayes.posterior.groups",
     "assign": "gmm_bayes.posterior.responsibilities",
     "responsibilities": "gmm_bayes.posterior.responsibilities",
+    "Reject": "gmm_bayes.posterior.strangers",
+    "anomaly_scores": "gmm_bayes.posterior.strangers",
+    "flag_anomalies": "gmm_bayes.posterior.strangers",
 }
 
 __all__ = [
@@ -78,15 +84,19 @@ __all__ = [
     "Laplace",
     "MixtureParameters",
     "Priors",
+    "Reject",
     "__version__",
+    "anomaly_scores",
     "assign",
     "compare_n_components",
+    "conformal_p_values",
     "datasets",
     "default_priors",
     "diagnose",
     "errors",
     "fit",
     "fit_em",
+    "flag_anomalies",
     "gaussian_mixture",
     "load",
     "log_evidence",
