@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from gmm_bayes.model.distribution import GaussianMixture
     from gmm_bayes.model.gaussian_mixture import gaussian_mixture
     from gmm_bayes.model.priors import Priors, default_priors
+    from gmm_bayes.posterior.conditional import conditional
+    from gmm_bayes.posterior.conditional_mixture import ConditionalMixture
     from gmm_bayes.posterior.conformal import conformal_p_values
     from gmm_bayes.posterior.density import (
         log_likelihood,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         sample_predictive,
     )
     from gmm_bayes.posterior.groups import with_groups
+    from gmm_bayes.posterior.marginals import marginal
     from gmm_bayes.posterior.responsibilities import assign, responsibilities
     from gmm_bayes.posterior.strangers import Reject, anomaly_scores, flag_anomalies
 
@@ -60,11 +63,14 @@ _HOMES = {
     "gaussian_mixture": "gmm_bayes.model.gaussian_mixture",
     "Priors": "gmm_bayes.model.priors",
     "default_priors": "gmm_bayes.model.priors",
+    "ConditionalMixture": "gmm_bayes.posterior.conditional_mixture",
+    "conditional": "gmm_bayes.posterior.conditional",
     "conformal_p_values": "gmm_bayes.posterior.conformal",
     "log_likelihood": "gmm_bayes.posterior.density",
     "log_predictive_density": "gmm_bayes.posterior.density",
     "sample_predictive": "gmm_bayes.posterior.density",
     "with_groups": "gmm_bayes.posterior.groups",
+    "marginal": "gmm_bayes.posterior.marginals",
     "assign": "gmm_bayes.posterior.responsibilities",
     "responsibilities": "gmm_bayes.posterior.responsibilities",
     "Reject": "gmm_bayes.posterior.strangers",
@@ -76,6 +82,7 @@ __all__ = [
     "NUTS",
     "BayesianGMM",
     "Comparison",
+    "ConditionalMixture",
     "Diagnosis",
     "EMFit",
     "Evidence",
@@ -89,6 +96,7 @@ __all__ = [
     "anomaly_scores",
     "assign",
     "compare_n_components",
+    "conditional",
     "conformal_p_values",
     "datasets",
     "default_priors",
@@ -102,6 +110,7 @@ __all__ = [
     "log_evidence",
     "log_likelihood",
     "log_predictive_density",
+    "marginal",
     "occupied_components",
     "plots",
     "responsibilities",

@@ -19,10 +19,10 @@ from gmm_bayes.plots.selection import (
     extents,
     generator,
     line_grid,
-    marginal,
 )
 from gmm_bayes.plots.style import COLOURS, DATA_COLOUR, DENSITY_MAP
 from gmm_bayes.posterior.density import log_predictive_density
+from gmm_bayes.posterior.marginals import marginal
 
 __all__ = ["plot_density"]
 

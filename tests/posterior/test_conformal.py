@@ -89,9 +89,10 @@ def test_training_rows_are_refused():
     gb.conformal_p_values(fit, np.vstack([fit.X.values[:1], CALIBRATION]), CALIBRATION)
 
 
-def test_rounded_rows_may_be_equal_by_chance(faithful, line_fit):
+def test_rounded_rows_may_be_equal_by_chance(faithful, faithful_fit):
     """All waiting times are whole minutes that occur many times."""
     rows = faithful[["waiting"]].iloc[:100]
+    line_fit = gb.marginal(faithful_fit, "waiting")
     p = gb.conformal_p_values(line_fit, rows, rows.iloc[:5])
     assert p.coords["obs"].values.tolist() == [0, 1, 2, 3, 4]
 
