@@ -83,15 +83,21 @@ def extents(fit: GMMFit) -> np.ndarray:
     )
 
 
-def line_grid(fit: GMMFit) -> np.ndarray:
+def line_grid(fit: GMMFit, limits: np.ndarray | None = None) -> np.ndarray:
     """Points along the one feature of a fit, denser where a component is narrow.
+
+    Parameters
+    ----------
+    fit : GMMFit
+    limits : ndarray, shape (1, 2), optional
+        Lowest and highest value; None takes `extents(fit)`.
 
     Returns
     -------
     ndarray, shape (n_points,)
         Sorted, in the units of the data.
     """
-    low, high = extents(fit)[0]
+    low, high = (extents(fit) if limits is None else limits)[0]
     draws = fit.parameters()
     some = np.linspace(0, len(draws.weights) - 1, _TYPICAL_DRAWS).astype(int)
     means, sds = _spreads(MixtureParameters(*(values[some] for values in draws)))
