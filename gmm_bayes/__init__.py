@@ -26,13 +26,18 @@ if TYPE_CHECKING:
     from gmm_bayes.model.distribution import GaussianMixture
     from gmm_bayes.model.gaussian_mixture import gaussian_mixture
     from gmm_bayes.model.priors import Priors, default_priors
+    from gmm_bayes.posterior.conditional import conditional
+    from gmm_bayes.posterior.conditional_mixture import ConditionalMixture
+    from gmm_bayes.posterior.conformal import conformal_p_values
     from gmm_bayes.posterior.density import (
         log_likelihood,
         log_predictive_density,
         sample_predictive,
     )
     from gmm_bayes.posterior.groups import with_groups
+    from gmm_bayes.posterior.marginals import marginal
     from gmm_bayes.posterior.responsibilities import assign, responsibilities
+    from gmm_bayes.posterior.strangers import Reject, anomaly_scores, flag_anomalies
 
 _HOMES = {
     "datasets": "gmm_bayes.datasets",
@@ -58,18 +63,26 @@ _HOMES = {
     "gaussian_mixture": "gmm_bayes.model.gaussian_mixture",
     "Priors": "gmm_bayes.model.priors",
     "default_priors": "gmm_bayes.model.priors",
+    "ConditionalMixture": "gmm_bayes.posterior.conditional_mixture",
+    "conditional": "gmm_bayes.posterior.conditional",
+    "conformal_p_values": "gmm_bayes.posterior.conformal",
     "log_likelihood": "gmm_bayes.posterior.density",
     "log_predictive_density": "gmm_bayes.posterior.density",
     "sample_predictive": "gmm_bayes.posterior.density",
     "with_groups": "gmm_bayes.posterior.groups",
+    "marginal": "gmm_bayes.posterior.marginals",
     "assign": "gmm_bayes.posterior.responsibilities",
     "responsibilities": "gmm_bayes.posterior.responsibilities",
+    "Reject": "gmm_bayes.posterior.strangers",
+    "anomaly_scores": "gmm_bayes.posterior.strangers",
+    "flag_anomalies": "gmm_bayes.posterior.strangers",
 }
 
 __all__ = [
     "NUTS",
     "BayesianGMM",
     "Comparison",
+    "ConditionalMixture",
     "Diagnosis",
     "EMFit",
     "Evidence",
@@ -78,20 +91,26 @@ __all__ = [
     "Laplace",
     "MixtureParameters",
     "Priors",
+    "Reject",
     "__version__",
+    "anomaly_scores",
     "assign",
     "compare_n_components",
+    "conditional",
+    "conformal_p_values",
     "datasets",
     "default_priors",
     "diagnose",
     "errors",
     "fit",
     "fit_em",
+    "flag_anomalies",
     "gaussian_mixture",
     "load",
     "log_evidence",
     "log_likelihood",
     "log_predictive_density",
+    "marginal",
     "occupied_components",
     "plots",
     "responsibilities",

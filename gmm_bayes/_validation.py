@@ -316,36 +316,38 @@ def _repeated_rows(table: Table, n_components: int) -> Iterator[str]:
         )
 
 
-def check_columns(table: Table, feature_names: Sequence[str]) -> np.ndarray:
+def check_columns(table: Table, feature_names: Sequence[str], *, name: str = "X") -> np.ndarray:
     """Return the values of new rows after checking that their columns are those of the fit."""
     expected, got = tuple(feature_names), table.feature_names
     if len(got) != len(expected):
         raise ValueError(
-            f"X must have the {len(expected)} columns of the fit, {_listed(expected)}, "
+            f"{name} must have the {len(expected)} columns of the fit, {_listed(expected)}, "
             f"got {len(got)} columns{f', {_listed(got)}' * table.named}."
         )
     # Made-up names say nothing, unless the new rows carry them in another order.
     nameless = expected == tuple(f"x{d}" for d in range(len(expected)))
     if table.named and got != expected and (not nameless or set(got) == set(expected)):
         select = (
-            f"select X[{_listed(expected)}]"
+            f"select {name}[{_listed(expected)}]"
             if set(got) == set(expected)
             else "rename or select them, or give an array without names"
         )
         raise ValueError(
-            f"X must have the columns of the fit in their order, {_listed(expected)}, "
+            f"{name} must have the columns of the fit in their order, {_listed(expected)}, "
             f"got {_listed(got)}; {select}."
         )
     return table.values
 
 
-def check_near(rows: np.ndarray, training: np.ndarray, feature_names: Sequence[str]) -> None:
+def check_near(
+    rows: np.ndarray, training: np.ndarray, feature_names: Sequence[str], *, name: str = "X"
+) -> None:
     """Refuse new rows so far from the training rows that their densities leave float64."""
     far = abs(rows - training.mean(axis=0)) > _FARTHEST * column_spreads(training)
     if far.any():
         row, column = (int(i) for i in np.argwhere(far)[0])
         raise ValueError(
-            f"X must lie within {_FARTHEST:g} standard deviations of the training rows, "
+            f"{name} must lie within {_FARTHEST:g} standard deviations of the training rows, "
             f"or densities overflow; got {rows[row, column]:g} in row {row}, column "
             f"{feature_names[column]!r}. Are the units those of the fit?"
         )

@@ -104,6 +104,7 @@ class GMMFit:
     @cached_property
     def priors(self) -> Priors:
         """The priors of the fit with every shape filled in, in the user's units."""
+        self._refuse_marginal("has no priors; see those of the whole fit")
         constants = self.datatree[CONSTANT_DATA].to_dataset()
         return Priors(**{str(name): value.values for name, value in constants.items()})
 
@@ -191,13 +192,21 @@ class GMMFit:
         ------
         OSError
             If the directory is missing, read-only or too full. The draws stay in memory.
+        ValueError
+            If this is a marginal, which the whole fit holds.
         """
+        self._refuse_marginal("is not saved; save the whole fit, and take the marginal of it again")
         return storage.write(self.datatree, Path(path))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GMMFit) and self.datatree.identical(other.datatree)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def _refuse_marginal(self, what: str) -> None:
+        # The priors are of the whole fit: without them this cannot be one.
+        if CONSTANT_DATA not in self.datatree.children:
+            raise ValueError(f"a marginal {what}")
 
     def _json(self, name: str) -> Any:
         return json.loads(self.datatree.attrs[name])

@@ -1,8 +1,15 @@
 """Pictures of mixtures; everything generic is left to ArviZ."""
 
+from gmm_bayes.plots.anomalies import plot_anomalies
 from gmm_bayes.plots.components import plot_components
 from gmm_bayes.plots.density import plot_density
 from gmm_bayes.plots.n_components import plot_n_components
 from gmm_bayes.plots.responsibilities import plot_responsibilities
 
-__all__ = ["plot_components", "plot_density", "plot_n_components", "plot_responsibilities"]
+__all__ = [
+    "plot_anomalies",
+    "plot_components",
+    "plot_density",
+    "plot_n_components",
+    "plot_responsibilities",
+]

@@ -29,9 +29,9 @@ from gmm_bayes.plots.selection import (
     choose,
     extents,
     generator,
-    marginal,
 )
 from gmm_bayes.plots.style import DATA_COLOUR, UNSURE_COLOUR, component_style, row_colours
+from gmm_bayes.posterior.marginals import marginal
 from gmm_bayes.posterior.responsibilities import responsibilities
 
 __all__ = ["ellipses", "plot_components"]

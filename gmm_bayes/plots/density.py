@@ -19,17 +19,17 @@ from gmm_bayes.plots.selection import (
     extents,
     generator,
     line_grid,
-    marginal,
 )
 from gmm_bayes.plots.style import COLOURS, DATA_COLOUR, DENSITY_MAP
 from gmm_bayes.posterior.density import log_predictive_density
+from gmm_bayes.posterior.marginals import marginal
 
-__all__ = ["plot_density"]
+__all__ = ["DENSITY", "density_curve", "density_mesh", "draw_band", "plot_density"]
 
 _HEATMAP, _CONTOUR, _SURFACE = _KINDS = ("heatmap", "contour", "surface")
 # Dark to middling: the bright end of the map of densities cannot be seen on white.
 _LINE_MAP = LinearSegmentedColormap.from_list("lines", ["#A6C8E8", "#0072B2", "#00263D"])
-_NAME = "posterior predictive density"
+DENSITY = "posterior predictive density"
 
 
 class Curve(NamedTuple):
@@ -142,18 +142,18 @@ def plot_density(
     return ax
 
 
-def density_curve(fit: GMMFit, interval: float | None) -> Curve:
+def density_curve(fit: GMMFit, interval: float | None, limits: np.ndarray | None = None) -> Curve:
     """Predictive density of a fit with one feature along it, and the band over draws."""
-    x = line_grid(fit)
+    x = line_grid(fit, limits)
     values = log_predictive_density(fit, x[:, None], interval=interval)
     if isinstance(values, xr.DataArray):
         return Curve(x, np.exp(values.values), None, None)
     return Curve(x, *(np.exp(values[name].values) for name in ("mean", "lower", "upper")))
 
 
-def density_mesh(fit: GMMFit, n_grid: int) -> Mesh:
-    """Predictive density of a fit with two features on a regular grid that covers its rows."""
-    (x_low, x_high), (y_low, y_high) = extents(fit)
+def density_mesh(fit: GMMFit, n_grid: int, limits: np.ndarray | None = None) -> Mesh:
+    """Predictive density of a fit with two features on a regular grid, which covers its rows."""
+    (x_low, x_high), (y_low, y_high) = extents(fit) if limits is None else limits
     x, y = np.linspace(x_low, x_high, n_grid), np.linspace(y_low, y_high, n_grid)
     points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     density = np.exp(np.asarray(log_predictive_density(fit, points)))
@@ -200,17 +200,7 @@ def _draw_curve(
     ax: Axes, fit: GMMFit, curve: Curve, points: np.ndarray, *, interval: float | None
 ) -> list[Artist]:
     """Draw the density along one feature, its band, and a rug of the rows; return the legend."""
-    colour = COLOURS[0]
-    handles: list[Artist] = [
-        *ax.plot(curve.x, curve.mean, color=colour, linewidth=1.8, label=_NAME)
-    ]
-    if curve.lower is not None and curve.upper is not None and interval is not None:
-        label = f"{100 * interval:g} % of draws, point by point"
-        handles.append(
-            ax.fill_between(
-                curve.x, curve.lower, curve.upper, color=colour, alpha=0.25, lw=0, label=label
-            )
-        )
+    handles = draw_band(ax, curve, interval)
     if len(points):
         marks = ax.plot(
             points[:, 0],
@@ -231,13 +221,29 @@ def _draw_curve(
     return handles
 
 
+def draw_band(ax: Axes, curve: Curve, interval: float | None) -> list[Artist]:
+    """Draw a curve and the band about it; return the legend entries."""
+    colour = COLOURS[0]
+    handles: list[Artist] = [
+        *ax.plot(curve.x, curve.mean, color=colour, linewidth=1.8, label=DENSITY)
+    ]
+    if curve.lower is not None and curve.upper is not None and interval is not None:
+        label = f"{100 * interval:g} % of draws, point by point"
+        handles.append(
+            ax.fill_between(
+                curve.x, curve.lower, curve.upper, color=colour, alpha=0.25, lw=0, label=label
+            )
+        )
+    return handles
+
+
 def _draw_heatmap(ax: Axes, mesh: Mesh, *, colorbar: bool) -> None:
     image = ax.pcolormesh(
         mesh.x, mesh.y, mesh.density, shading="nearest", cmap=DENSITY_MAP, vmin=0, rasterized=True
     )
     figure = ax.figure
     if colorbar and figure is not None:
-        figure.colorbar(image, ax=ax, label=_NAME)
+        figure.colorbar(image, ax=ax, label=DENSITY)
 
 
 def _draw_contours(ax: Axes, mesh: Mesh, shares: Sequence[float]) -> list[Artist]:

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from gmm_bayes._validation import check_integer
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.plots.axes import add_legend, check_axes, key, open_axes, rows_note
-from gmm_bayes.plots.selection import PANEL, check_features, choose, extents, generator, marginal
+from gmm_bayes.plots.selection import PANEL, check_features, choose, extents, generator
 from gmm_bayes.plots.style import component_style
+from gmm_bayes.posterior.marginals import marginal
 from gmm_bayes.posterior.responsibilities import responsibilities
 
 __all__ = ["plot_responsibilities"]

@@ -1,22 +1,13 @@
 """What is drawn of a fit: which features, rows and draws, and over which range."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
-from gmm_bayes._validation import check_choice, check_seed
-from gmm_bayes._vocabulary import (
-    CORRELATION_CHOLESKY,
-    COVARIANCES,
-    FEATURE,
-    FEATURE2,
-    OBSERVED_DATA,
-    POSTERIOR,
-)
+from gmm_bayes._validation import check_seed
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.posterior import marginals
 
 __all__ = [
     "PANEL",
@@ -25,7 +16,6 @@ __all__ = [
     "extents",
     "generator",
     "line_grid",
-    "marginal",
 ]
 
 # Features that one panel of ellipses or of a surface shows.
@@ -52,56 +42,13 @@ def check_features(fit: GMMFit, features: Any, most: int | None = None) -> tuple
     ValueError
         If a name is not known or repeats, or there are none or too many.
     """
-    names = (features,) if isinstance(features, str) else features
-    if not isinstance(names, Sequence | np.ndarray):
-        raise TypeError(f"features must be names of features, got {type(features).__name__}")
-    chosen = tuple(check_choice(name, "features", fit.feature_names) for name in names)
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(f"features must be one or more distinct names, got {list(chosen)}")
+    chosen = marginals.check_features(fit, features)
     if most is not None and len(chosen) > most:
         raise ValueError(
             f"features must be at most {most} names for this picture, got {len(chosen)}: "
             f"{list(chosen)}"
         )
     return chosen
-
-
-def marginal(fit: GMMFit, features: Sequence[str]) -> GMMFit:
-    """The same posterior of fewer features: every draw's mixture, marginalised exactly.
-
-    Parameters
-    ----------
-    fit : GMMFit
-    features : sequence of str
-        Which to keep, in this order.
-
-    Returns
-    -------
-    GMMFit
-        Draws and training rows only; no statistics of the sampler, which are of the whole.
-
-    Notes
-    -----
-    The marginal of a Gaussian keeps the rows and columns of its mean and covariance. With
-    Omega = L L', the kept block is that of the kept rows of L, whose triangular factor is the
-    R' of a QR decomposition of their transpose: no covariance is formed and no digits are lost.
-    """
-    if tuple(features) == fit.feature_names:
-        return fit
-    columns = [fit.feature_names.index(name) for name in features]
-    posterior = fit.posterior.drop_vars(COVARIANCES).isel({FEATURE: columns})
-    if CORRELATION_CHOLESKY in posterior:
-        kept = posterior[CORRELATION_CHOLESKY]
-        upper = np.asarray(np.linalg.qr(kept.values.swapaxes(-1, -2), mode="r"))
-        triangle = upper.swapaxes(-1, -2)
-        # QR leaves the signs free; a Cholesky factor has a positive diagonal.
-        signs = np.where(np.diagonal(triangle, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
-        posterior = posterior.drop_vars([CORRELATION_CHOLESKY, FEATURE2])
-        posterior[CORRELATION_CHOLESKY] = (kept.dims, triangle * signs[..., None, :])
-    observed = fit.datatree[OBSERVED_DATA].to_dataset().isel({FEATURE: columns})
-    tree = xr.DataTree.from_dict({POSTERIOR: posterior, OBSERVED_DATA: observed})
-    tree.attrs = dict(fit.datatree.attrs)
-    return GMMFit(tree)
 
 
 def generator(seed: Any) -> np.random.Generator:
@@ -136,15 +83,21 @@ def extents(fit: GMMFit) -> np.ndarray:
     )
 
 
-def line_grid(fit: GMMFit) -> np.ndarray:
+def line_grid(fit: GMMFit, limits: np.ndarray | None = None) -> np.ndarray:
     """Points along the one feature of a fit, denser where a component is narrow.
+
+    Parameters
+    ----------
+    fit : GMMFit
+    limits : ndarray, shape (1, 2), optional
+        Lowest and highest value; None takes `extents(fit)`.
 
     Returns
     -------
     ndarray, shape (n_points,)
         Sorted, in the units of the data.
     """
-    low, high = extents(fit)[0]
+    low, high = (extents(fit) if limits is None else limits)[0]
     draws = fit.parameters()
     some = np.linspace(0, len(draws.weights) - 1, _TYPICAL_DRAWS).astype(int)
     means, sds = _spreads(MixtureParameters(*(values[some] for values in draws)))

@@ -6,12 +6,17 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 __all__ = [
+    "ANOMALY_STYLES",
     "COLOURS",
     "DATA_COLOUR",
     "DENSITY_MAP",
     "LINESTYLES",
     "MARKERS",
+    "NORMAL",
+    "STRANGE",
+    "UNSURE",
     "UNSURE_COLOUR",
+    "AnomalyStyle",
     "ComponentStyle",
     "component_style",
     "row_colours",
@@ -46,6 +51,25 @@ class ComponentStyle(NamedTuple):
     colour: str
     marker: str
     linestyle: str
+
+
+class AnomalyStyle(NamedTuple):
+    """How one kind of row looks: colours, a marker of matplotlib, its size in points."""
+
+    colour: str
+    edge: str
+    marker: str
+    size: float
+    alpha: float
+
+
+NORMAL, UNSURE, STRANGE = "normal", "unsure", "strange"
+# In the order of drawing. Shapes and sizes differ too, for eyes and printers without colours.
+ANOMALY_STYLES: Final = {
+    NORMAL: AnomalyStyle(DATA_COLOUR, "none", "o", 3.0, 0.6),
+    UNSURE: AnomalyStyle("#F0E442", "black", "D", 5.0, 1.0),
+    STRANGE: AnomalyStyle("#D55E00", "black", "X", 7.0, 1.0),
+}
 
 
 def component_style(component: int) -> ComponentStyle:

@@ -10,6 +10,7 @@ from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, OBS
 from gmm_bayes.core import mixture
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.posterior.strangers import Reject, rejected
 from gmm_bayes.posterior.streaming import (
     announce,
     each_draw,
@@ -20,7 +21,10 @@ from gmm_bayes.posterior.streaming import (
     rows_of,
 )
 
-__all__ = ["assign", "responsibilities"]
+__all__ = ["NO_COMPONENT", "assign", "responsibilities"]
+
+# The label of a row that is not given one.
+NO_COMPONENT = -1
 
 
 def responsibilities(
@@ -84,33 +88,42 @@ def responsibilities(
     )
 
 
-def assign(fit: GMMFit, X: Any = None) -> xr.DataArray:
-    """Most probable component of each row.
+def assign(fit: GMMFit, X: Any = None, *, reject: Reject | None = None) -> xr.DataArray:
+    """Most probable component of each row, or -1 for "I do not know".
 
     Parameters
     ----------
     fit : GMMFit
     X : array, pandas, polars or xarray object, shape (n_obs, n_features), optional
         New rows, in the units and columns of the fit. None takes the training rows.
+    reject : Reject, optional
+        Rules by which a row gets -1, for example
+        `Reject(contamination=0.05, min_responsibility=0.8)`. None gives every row a component.
 
     Returns
     -------
     xarray.DataArray
-        Dims (obs,), integers in 0 ... n_components - 1.
+        Dims (obs,), integers in 0 ... n_components - 1, and -1 for rejected rows.
 
     Raises
     ------
     LabelSwitchingError
         If the components changed places between draws.
+    TypeError, ValueError
+        If `X` does not have the columns of the fit, or `reject` is not a `Reject`.
 
     Notes
     -----
     The component of the largest mean responsibility minimises the expected number of misassigned
-    rows.
+    rows; -1 is the answer of `flag_anomalies` with the same rules.
     """
+    refused = None if reject is None else rejected(fit, X, reject)
     means = responsibilities(fit, X)
     assert isinstance(means, xr.DataArray)
-    return means.argmax(COMPONENT).rename("labels")
+    labels = means.argmax(COMPONENT).rename("labels")
+    if refused is None:
+        return labels
+    return labels.copy(data=np.where(refused, NO_COMPONENT, labels.values))
 
 
 def _every_draw(fit: GMMFit, rows: np.ndarray, coords: dict[str, Any]) -> xr.DataArray:

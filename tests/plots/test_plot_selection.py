@@ -1,32 +1,10 @@
-"""What is chosen of a fit, and exact marginals."""
+"""What is chosen of a fit."""
 
 import numpy as np
 import pytest
 
 import gmm_bayes as gb
 from gmm_bayes.plots import selection
-
-from .drawn import made_up_fit
-
-
-@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
-def test_marginal_keeps_blocks_of_the_covariances(covariance_type: str) -> None:
-    X = np.random.default_rng(0).standard_normal((40, 3)) * [1.0, 10.0, 0.1]
-    fit = made_up_fit(X, 2, covariance_type)
-    marginal = selection.marginal(fit, ("x2", "x0"))
-    whole, part = fit.parameters(), marginal.parameters()
-    np.testing.assert_array_equal(part.weights, whole.weights)
-    np.testing.assert_array_equal(part.means, whole.means[..., [2, 0]])
-    block = whole.covariances[..., [2, 0], :][..., [2, 0]]
-    np.testing.assert_allclose(part.covariances, block, rtol=1e-9)
-    assert (np.diagonal(part.scale_tril, axis1=-2, axis2=-1) > 0).all()
-    np.testing.assert_array_equal(np.triu(part.scale_tril, 1), 0)
-    assert marginal.feature_names == ("x2", "x0")
-    np.testing.assert_array_equal(marginal.X, X[:, [2, 0]])
-
-
-def test_marginal_of_everything_is_the_fit(geyser_fit: gb.GMMFit) -> None:
-    assert selection.marginal(geyser_fit, geyser_fit.feature_names) is geyser_fit
 
 
 def rescaled(fit: gb.GMMFit, factor: float) -> gb.GMMFit:
@@ -99,7 +77,6 @@ def test_ranges_and_grids_do_not_depend_on_labels(
 ) -> None:
     np.testing.assert_array_equal(selection.extents(switched_fit), selection.extents(geyser_fit))
     grids = [
-        selection.line_grid(selection.marginal(fit, ("waiting",)))
-        for fit in (geyser_fit, switched_fit)
+        selection.line_grid(gb.marginal(fit, ("waiting",))) for fit in (geyser_fit, switched_fit)
     ]
     np.testing.assert_allclose(*grids, rtol=1e-12)
