@@ -10,6 +10,7 @@ COMPONENT: Final = "component"
 FEATURE: Final = "feature"
 # xarray wants two names for the two axes of a matrix.
 FEATURE2: Final = "feature2"
+OBS2: Final = "obs2"
 
 # Sites of the model.
 WEIGHTS: Final = "weights"
