@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         sample_predictive,
     )
     from gmm_bayes.posterior.groups import with_groups
+    from gmm_bayes.posterior.partition import CredibleBall, Partition, partition
     from gmm_bayes.posterior.responsibilities import assign, responsibilities
 
 _HOMES = {
@@ -64,6 +65,9 @@ _HOMES = {
     "log_predictive_density": "gmm_bayes.posterior.density",
     "sample_predictive": "gmm_bayes.posterior.density",
     "with_groups": "gmm_bayes.posterior.groups",
+    "CredibleBall": "gmm_bayes.posterior.partition",
+    "Partition": "gmm_bayes.posterior.partition",
+    "partition": "gmm_bayes.posterior.partition",
     "assign": "gmm_bayes.posterior.responsibilities",
     "responsibilities": "gmm_bayes.posterior.responsibilities",
 }
@@ -72,6 +76,7 @@ __all__ = [
     "NUTS",
     "BayesianGMM",
     "Comparison",
+    "CredibleBall",
     "Diagnosis",
     "EMFit",
     "Evidence",
@@ -79,6 +84,7 @@ __all__ = [
     "GaussianMixture",
     "Laplace",
     "MixtureParameters",
+    "Partition",
     "Priors",
     "__version__",
     "assign",
@@ -96,6 +102,7 @@ __all__ = [
     "log_likelihood",
     "log_predictive_density",
     "occupied_components",
+    "partition",
     "plots",
     "responsibilities",
     "sample_predictive",

@@ -144,7 +144,8 @@ def _refuse_huge(shape: tuple[int, int], dtype: str) -> None:
         f"coassignment must take at most {_MOST_BYTES / 1e9:.1f} GB, got {shape[0]:,} x "
         f"{shape[1]:,} probabilities in {dtype}, {size / 1e9:.1f} GB. Give "
         f"max_rows={min(5000, side)} to compare a random choice of rows (up to {side:,} fit), or "
-        "landmarks=1000 to compare all rows with a random 1,000 of them; gb.partition(fit) needs no such matrix"
+        "landmarks=1000 to compare all rows with a random 1,000 of them; "
+        "gb.partition(fit) needs no such matrix"
     )
 
 
