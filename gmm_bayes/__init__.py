@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         sample_predictive,
     )
     from gmm_bayes.posterior.groups import with_groups
+    from gmm_bayes.posterior.merging import MergedComponents, merge_components
     from gmm_bayes.posterior.partition import CredibleBall, Partition, partition
     from gmm_bayes.posterior.responsibilities import assign, responsibilities
 
@@ -65,6 +66,8 @@ _HOMES = {
     "log_predictive_density": "gmm_bayes.posterior.density",
     "sample_predictive": "gmm_bayes.posterior.density",
     "with_groups": "gmm_bayes.posterior.groups",
+    "MergedComponents": "gmm_bayes.posterior.merging",
+    "merge_components": "gmm_bayes.posterior.merging",
     "CredibleBall": "gmm_bayes.posterior.partition",
     "Partition": "gmm_bayes.posterior.partition",
     "partition": "gmm_bayes.posterior.partition",
@@ -83,6 +86,7 @@ __all__ = [
     "GMMFit",
     "GaussianMixture",
     "Laplace",
+    "MergedComponents",
     "MixtureParameters",
     "Partition",
     "Priors",
@@ -101,6 +105,7 @@ __all__ = [
     "log_evidence",
     "log_likelihood",
     "log_predictive_density",
+    "merge_components",
     "occupied_components",
     "partition",
     "plots",

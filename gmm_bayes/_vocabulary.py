@@ -11,6 +11,7 @@ FEATURE: Final = "feature"
 # xarray wants two names for the two axes of a matrix.
 FEATURE2: Final = "feature2"
 OBS2: Final = "obs2"
+COMPONENT2: Final = "component2"
 
 # Sites of the model.
 WEIGHTS: Final = "weights"
