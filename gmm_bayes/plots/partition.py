@@ -42,7 +42,7 @@ def plot_coassignment(
     ----------
     fit : GMMFit
     partition : Partition, optional
-        Of the training rows. None finds one for the rows that are drawn.
+        Of the training rows, dims (obs,). None finds one for the rows that are drawn.
     ax : matplotlib.axes.Axes, optional
         Where to draw; None makes a figure.
     max_rows : int
@@ -114,7 +114,7 @@ def plot_partition(
     ----------
     fit : GMMFit
     partition : Partition, optional
-        Of the training rows. None finds one with the defaults of `partition`.
+        Of the training rows, dims (obs,). None finds one with the defaults of `partition`.
     features : str or sequence of str, optional
         Names of one or two features to draw against. None takes the first two, or the only one.
     ax : matplotlib.axes.Axes, optional

@@ -26,12 +26,14 @@ logger = logging.getLogger(__name__)
 
 # Bytes: 20,000 rows squared in float64, 3.2 GB. Beyond, the caller has to choose.
 _MOST_BYTES: Final = 8 * 20_000**2
-# Numbers in the block of responsibilities that is held beside the result: 8 MiB in float64. With
+# Numbers in the block of responsibilities that is held beside the result: 4 MiB in float64. With
 # many rows there are more, as adding up many thin products takes longer than the products.
-_BLOCK: Final = 2**20
+_BLOCK: Final = 2**19
 _LEAST_DEPTH: Final = 512
 # Side of the tiles of the product, of a few sizes that all tables share.
 _SMALLEST_TILE, _LARGEST_TILE = 64, 1024
+# Rows that are compared with landmarks at a time.
+_ROWS_AT_ONCE: Final = 4096
 
 
 def coassignment(
@@ -166,27 +168,41 @@ def _product(
     -------
     ndarray, shape (N, N) or (N, M)
     """
-    symmetric = columns is None
-    columns = np.arange(len(rows)) if columns is None else columns
-    total = np.zeros((len(rows), len(columns)), dtype)
-    side = _SMALLEST_TILE
-    while side < min(len(rows), _LARGEST_TILE):
-        side *= 2
-    for block in _responsibilities(draws, rows, dtype):
-        with double_precision():
-            left = _tiles(block, side)
-            right = left if symmetric else _tiles(block[:, columns], side)
-            for i, j in itertools.product(range(len(left)), range(len(right))):
-                # One triangle is enough: half the work.
-                if i >= j or not symmetric:
-                    target = total[i * side : (i + 1) * side, j * side : (j + 1) * side]
-                    target += np.asarray(_gram(left[i], right[j]))[: len(target), : target.shape[1]]
-    if symmetric:
-        _mirror(total, side)
+    if columns is None:
+        total = np.zeros((len(rows), len(rows)), dtype)
+        _add(total, draws, rows, None)
+        columns = np.arange(len(rows))
+    else:
+        total = np.zeros((len(rows), len(columns)), dtype)
+        marks = rows[columns]
+        for begin in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[begin : begin + _ROWS_AT_ONCE]
+            both = np.concatenate([marks, some])
+            _add(total[begin : begin + len(some)], draws, both, len(marks))
     total /= len(draws.weights)
     np.clip(total, 0, 1, out=total)
     total[columns, np.arange(len(columns))] = 1
     return total
+
+
+def _add(
+    total: np.ndarray, draws: MixtureParameters, rows: np.ndarray, n_marks: int | None
+) -> None:
+    """Add the sum over draws of R R', or of the later rows of R by its first `n_marks`."""
+    side = _SMALLEST_TILE
+    while side < min(len(rows), _LARGEST_TILE):
+        side *= 2
+    for block in _responsibilities(draws, rows, total.dtype):
+        with double_precision():
+            left = _tiles(block[:, n_marks or 0 :], side)
+            right = left if n_marks is None else _tiles(block[:, :n_marks], side)
+            for i, j in itertools.product(range(len(left)), range(len(right))):
+                # One triangle of a symmetric matrix is enough: half the work.
+                if i >= j or n_marks is not None:
+                    target = total[i * side : (i + 1) * side, j * side : (j + 1) * side]
+                    target += np.asarray(_gram(left[i], right[j]))[: len(target), : target.shape[1]]
+    if n_marks is None:
+        _mirror(total, side)
 
 
 def _responsibilities(

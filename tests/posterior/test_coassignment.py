@@ -55,7 +55,9 @@ def test_new_rows_keep_their_names(faithful, thin_fit, by_hand):
     np.testing.assert_allclose(found, by_hand[np.ix_(order, order)], rtol=1e-12, atol=1e-14)
 
 
-def test_landmarks_are_columns_of_the_whole(thin_fit, by_hand):
+@pytest.mark.parametrize("at_once", [4096, 100])
+def test_landmarks_are_columns_of_the_whole(thin_fit, by_hand, monkeypatch, at_once):
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", at_once)
     found = gb.coassignment(thin_fit, landmarks=30, seed=4)
     assert found.shape == (272, 30)
     columns = found.coords["obs2"].values
