@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gmm_bayes.model.distribution import GaussianMixture
     from gmm_bayes.model.gaussian_mixture import gaussian_mixture
     from gmm_bayes.model.priors import Priors, default_priors
+    from gmm_bayes.posterior.coassignment import coassignment
     from gmm_bayes.posterior.conditional import conditional
     from gmm_bayes.posterior.conditional_mixture import ConditionalMixture
     from gmm_bayes.posterior.conformal import conformal_p_values
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     )
     from gmm_bayes.posterior.groups import with_groups
     from gmm_bayes.posterior.marginals import marginal
+    from gmm_bayes.posterior.merging import MergedComponents, merge_components
+    from gmm_bayes.posterior.partition import CredibleBall, Partition, partition
     from gmm_bayes.posterior.responsibilities import assign, responsibilities
     from gmm_bayes.posterior.strangers import Reject, anomaly_scores, flag_anomalies
 
@@ -66,11 +69,17 @@ _HOMES = {
     "ConditionalMixture": "gmm_bayes.posterior.conditional_mixture",
     "conditional": "gmm_bayes.posterior.conditional",
     "conformal_p_values": "gmm_bayes.posterior.conformal",
+    "coassignment": "gmm_bayes.posterior.coassignment",
     "log_likelihood": "gmm_bayes.posterior.density",
     "log_predictive_density": "gmm_bayes.posterior.density",
     "sample_predictive": "gmm_bayes.posterior.density",
     "with_groups": "gmm_bayes.posterior.groups",
     "marginal": "gmm_bayes.posterior.marginals",
+    "MergedComponents": "gmm_bayes.posterior.merging",
+    "merge_components": "gmm_bayes.posterior.merging",
+    "CredibleBall": "gmm_bayes.posterior.partition",
+    "Partition": "gmm_bayes.posterior.partition",
+    "partition": "gmm_bayes.posterior.partition",
     "assign": "gmm_bayes.posterior.responsibilities",
     "responsibilities": "gmm_bayes.posterior.responsibilities",
     "Reject": "gmm_bayes.posterior.strangers",
@@ -83,18 +92,22 @@ __all__ = [
     "BayesianGMM",
     "Comparison",
     "ConditionalMixture",
+    "CredibleBall",
     "Diagnosis",
     "EMFit",
     "Evidence",
     "GMMFit",
     "GaussianMixture",
     "Laplace",
+    "MergedComponents",
     "MixtureParameters",
+    "Partition",
     "Priors",
     "Reject",
     "__version__",
     "anomaly_scores",
     "assign",
+    "coassignment",
     "compare_n_components",
     "conditional",
     "conformal_p_values",
@@ -111,7 +124,9 @@ __all__ = [
     "log_likelihood",
     "log_predictive_density",
     "marginal",
+    "merge_components",
     "occupied_components",
+    "partition",
     "plots",
     "responsibilities",
     "sample_predictive",

@@ -10,6 +10,8 @@ COMPONENT: Final = "component"
 FEATURE: Final = "feature"
 # xarray wants two names for the two axes of a matrix.
 FEATURE2: Final = "feature2"
+OBS2: Final = "obs2"
+COMPONENT2: Final = "component2"
 
 # Sites of the model.
 WEIGHTS: Final = "weights"

@@ -124,9 +124,9 @@ def log_mean_over_draws(per_draw: PerDraw) -> PerDraw:
     return log_mean
 
 
-def announce(what: str, shape: tuple[int, ...]) -> None:
+def announce(what: str, shape: tuple[int, ...], itemsize: int = 8) -> None:
     """Say how large an explicitly requested array is before it is made."""
-    size = 8 * int(np.prod(shape, dtype=np.float64))
+    size = itemsize * int(np.prod(shape, dtype=np.float64))
     message = f"{what} of shape {shape} takes {size / 2**20:,.0f} MiB"
     logger.info(message)
     if size > _LARGE_ARRAY:
