@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gmm_bayes.model.distribution import GaussianMixture
     from gmm_bayes.model.gaussian_mixture import gaussian_mixture
     from gmm_bayes.model.priors import Priors, default_priors
+    from gmm_bayes.posterior.alignment import align_labels
     from gmm_bayes.posterior.density import (
         log_likelihood,
         log_predictive_density,
@@ -58,6 +59,7 @@ _HOMES = {
     "gaussian_mixture": "gmm_bayes.model.gaussian_mixture",
     "Priors": "gmm_bayes.model.priors",
     "default_priors": "gmm_bayes.model.priors",
+    "align_labels": "gmm_bayes.posterior.alignment",
     "log_likelihood": "gmm_bayes.posterior.density",
     "log_predictive_density": "gmm_bayes.posterior.density",
     "sample_predictive": "gmm_bayes.posterior.density",
@@ -79,6 +81,7 @@ __all__ = [
     "MixtureParameters",
     "Priors",
     "__version__",
+    "align_labels",
     "assign",
     "compare_n_components",
     "datasets",

@@ -282,8 +282,8 @@ def test_switched_labels_are_found_and_never_averaged(good, where):
     assert found.rhat == gb.diagnose(good).table.query("label_free")["rhat"].max()
     message = (
         "responsibilities averages over draws per component, but components changed places "
-        "between draws. Use reduce=None for every draw by itself, or log_predictive_density, "
-        "which does not depend on labels."
+        "between draws. Renumber them with gmm_bayes.align_labels(fit); or use reduce=None for "
+        "every draw by itself, or log_predictive_density, which does not depend on labels."
     )
     rows = two_groups(6, seed=9)
     for ask in (

@@ -1,5 +1,6 @@
 """Do the chains agree? Label-free first: a property of the run, so it lives with the run."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from gmm_bayes.inference.samplers import NUTS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["THRESHOLDS", "Diagnosis", "diagnose"]
+__all__ = ["THRESHOLDS", "Diagnosis", "diagnose", "record_verdict"]
 
 # Vehtari, Gelman, Simpson, Carpenter, Buerkner (2021), Rank-normalization, folding, and
 # localization: R-hat below 1.01 and an ESS of 100 per chain. Betancourt (2016), Diagnosing
@@ -153,6 +154,14 @@ def diagnose(fit: GMMFit) -> Diagnosis:
         notes=tuple(_notes(fit, numbers)),
         **numbers,
     )
+
+
+def record_verdict(fit: GMMFit) -> Diagnosis:
+    """Diagnose, and write into the attributes of a fit what its repr says of it."""
+    found = diagnose(fit)
+    fit.datatree.attrs["problems"] = json.dumps(found.problems)
+    fit.datatree.attrs["switched"] = json.dumps(found.switched)
+    return found
 
 
 def _of_chains(fit: GMMFit) -> dict[str, Any]:

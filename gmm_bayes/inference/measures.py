@@ -33,8 +33,14 @@ _COLUMNS = ["label_free", "rhat", "ess_bulk", "ess_tail"]
 
 
 def labels_switched(fit: GMMFit) -> bool:
-    """Whether components changed places between draws, of one chain or of several."""
-    return switched_share(fit) > _STRAY_SHARE
+    """Whether components changed places between draws, of one chain or of several.
+
+    Aligned components have kept their places, unless they cannot be told apart: then no order of
+    theirs is better than another, and an average per component means as little as after a switch.
+    """
+    if fit.alignment is not None:
+        return bool(fit.alignment["indistinct"])
+    return bool(switched_share(fit) > _STRAY_SHARE)
 
 
 def switched_share(fit: GMMFit) -> float:

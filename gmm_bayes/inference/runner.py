@@ -32,7 +32,7 @@ from gmm_bayes.errors import ConvergenceWarning
 from gmm_bayes.inference import storage
 from gmm_bayes.inference.compilation import persistent_cache
 from gmm_bayes.inference.devices import double_precision, find_device
-from gmm_bayes.inference.diagnostics import diagnose
+from gmm_bayes.inference.diagnostics import record_verdict
 from gmm_bayes.inference.draws import Draws, Problem
 from gmm_bayes.inference.initialization import (
     check_init,
@@ -263,8 +263,7 @@ def _attributes(
 
 def _judge(fitted: GMMFit) -> GMMFit:
     """Write the verdict into the record and warn, once, if it is not a good one."""
-    diagnosis = diagnose(fitted)
-    fitted.datatree.attrs["problems"] = json.dumps(diagnosis.problems)
+    diagnosis = record_verdict(fitted)
     if not diagnosis.ok:
         warnings.warn(
             "do not believe these chains yet: "
