@@ -273,11 +273,12 @@ def test_switched_labels_are_found_and_never_averaged(good, where):
     switched = permuted(good, **where)
     found = gb.diagnose(switched)
     assert found.switched
-    assert found.problems == ("components changed places between draws (label switching)",)
+    assert (found.ok, found.components_ok, found.problems) == (True, False, ())
+    assert found.notes[0].startswith("components changed places between draws (label switching): ")
     assert found.advice == (
-        "Use label-free answers (log_predictive_density) or a prior that tells the components "
-        "apart; averages per component mean nothing.",
+        "Renumber the components with align_labels(fit), and diagnose the result.",
     )
+    assert "Diagnosis: ok, but not component by component" in repr(found)
     # The label-free quantities still say that the chains agree.
     assert found.rhat == gb.diagnose(good).table.query("label_free")["rhat"].max()
     message = (

@@ -221,7 +221,8 @@ class GMMFit:
 
     def _facts(self) -> dict[str, str]:
         sizes = self.posterior.sizes
-        believe = "yes" if not self.problems else "no: " + "; ".join(self.problems)
+        whole = "yes, but not component by component" if self.switched else "yes"
+        believe = "no: " + "; ".join(self.problems) if self.problems else whole
         labels = _labels(self.alignment, switched=self.switched)
         return {
             "data": f"{self.n_obs} rows, {_count(self.n_features, 'column')} "

@@ -28,7 +28,7 @@ from gmm_bayes._vocabulary import PRECISIONS, CovarianceType, InitMethod, Precis
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.errors import ConvergenceWarning
+from gmm_bayes.errors import ConvergenceWarning, LabelSwitchingWarning
 from gmm_bayes.inference import storage
 from gmm_bayes.inference.compilation import persistent_cache
 from gmm_bayes.inference.devices import double_precision, find_device
@@ -123,6 +123,8 @@ def fit(
     -----
     ConvergenceWarning
         Once, if the chains should not be believed; see `diagnose`.
+    LabelSwitchingWarning
+        If they may be, but components changed places: `align_labels` puts that right.
     DataWarning
         If the data are too few for what is asked.
 
@@ -271,6 +273,15 @@ def _judge(fitted: GMMFit) -> GMMFit:
             + ". "
             + " ".join(diagnosis.advice),
             ConvergenceWarning,
+            stacklevel=3,
+        )
+    elif diagnosis.switched:
+        warnings.warn(
+            " ".join(
+                s[0].upper() + s[1:] + "." * (s[-1] != ".")
+                for s in (diagnosis.notes[0], *diagnosis.advice)
+            ),
+            LabelSwitchingWarning,
             stacklevel=3,
         )
     return fitted
