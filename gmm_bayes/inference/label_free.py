@@ -16,8 +16,9 @@ _MOST_ROWS = 256
 _MOST_NUMBERS = 2**26
 # Numbers held at once.
 _CHUNK = 2**22
-# Nats below which an entropy is rounding.
-_NO_ENTROPY = 1e-9
+# Nats a row below which no row is in doubt. R-hat sees ranks, and would make much of what a
+# component without rows adds to nothing.
+_NO_ENTROPY = 1e-5
 
 
 def label_free_quantities(fit: GMMFit) -> xr.Dataset:
