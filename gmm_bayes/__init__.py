@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gmm_bayes.checking.comparison import compare_n_components
     from gmm_bayes.checking.evidence import Evidence, log_evidence
     from gmm_bayes.checking.occupied import occupied_components
+    from gmm_bayes.checking.stacking import StackedChains, stack_chains
     from gmm_bayes.core.mixture import MixtureParameters
     from gmm_bayes.estimator import BayesianGMM
     from gmm_bayes.inference.diagnostics import Diagnosis, diagnose
@@ -44,6 +45,8 @@ _HOMES = {
     "Evidence": "gmm_bayes.checking.evidence",
     "log_evidence": "gmm_bayes.checking.evidence",
     "occupied_components": "gmm_bayes.checking.occupied",
+    "StackedChains": "gmm_bayes.checking.stacking",
+    "stack_chains": "gmm_bayes.checking.stacking",
     "MixtureParameters": "gmm_bayes.core.mixture",
     "BayesianGMM": "gmm_bayes.estimator",
     "Diagnosis": "gmm_bayes.inference.diagnostics",
@@ -80,6 +83,7 @@ __all__ = [
     "Laplace",
     "MixtureParameters",
     "Priors",
+    "StackedChains",
     "__version__",
     "align_labels",
     "assign",
@@ -99,6 +103,7 @@ __all__ = [
     "plots",
     "responsibilities",
     "sample_predictive",
+    "stack_chains",
     "with_groups",
 ]
 

@@ -126,8 +126,8 @@ def diagnose(fit: GMMFit) -> Diagnosis:
 
     Raises
     ------
-    TypeError
-        If `fit` is not a GMMFit.
+    TypeError, ValueError
+        If `fit` is not a GMMFit, or its draws were resampled by `stack_chains`.
 
     Returns
     -------
@@ -151,6 +151,11 @@ def diagnose(fit: GMMFit) -> Diagnosis:
        normalization, folding, and localization. Bayesian Analysis 16.
     """
     check_fit(fit)
+    if fit.stacking is not None:
+        raise ValueError(
+            "diagnose must have draws as they were sampled, got some resampled by stack_chains, "
+            "which are chains no more; diagnose the fit that was stacked"
+        )
     chains = isinstance(fit.sampler, NUTS)
     numbers = {
         **(_of_chains(fit) if chains else _of_weights(fit)),

@@ -166,6 +166,11 @@ class GMMFit:
         """
         return self._json("alignment") if "alignment" in self.datatree.attrs else None
 
+    @property
+    def stacking(self) -> dict[str, Any] | None:
+        """The `weights` of the chains, where draws were resampled by `stack_chains`; else None."""
+        return self._json("stacking") if "stacking" in self.datatree.attrs else None
+
     def parameters(self) -> MixtureParameters:
         """Return all draws, chains joined, as numpy arrays in the user's units.
 
@@ -233,6 +238,7 @@ class GMMFit:
             f"{sum(self.timings.values()):.1f} s",
             "believe it?": believe,
             **({"labels": labels} if labels else {}),
+            **({"stacked": _stacked(self.stacking)} if self.stacking else {}),
         }
 
     def __repr__(self) -> str:
@@ -291,6 +297,7 @@ def _check_attributes(fit: GMMFit, source: Path) -> None:
             sound = {
                 "covariance_type": lambda: fit.covariance_type in COVARIANCE_STRUCTURES,
                 "n_components": lambda: fit.n_components == fit.posterior.sizes[COMPONENT],
+                "stacking": lambda: bool(_stacked(fit.stacking)),
                 "alignment": lambda: (
                     bool(_labels(fit.alignment, switched=False)) and NUMBERING in fit.sample_stats
                 ),
@@ -318,6 +325,13 @@ def _labels(alignment: dict[str, Any] | None, *, switched: bool) -> str:
         + f"; components {indistinct} cannot be told apart"
         * bool(indistinct)
     )
+
+
+def _stacked(stacking: dict[str, Any] | None) -> str:
+    if stacking is None:
+        return ""
+    weights = ", ".join(f"{weight:.2f}" for weight in stacking["weights"])
+    return f"draws were taken from the chains by weights {weights}, to predict; no posterior"
 
 
 def _count(number: int, thing: str) -> str:

@@ -177,5 +177,7 @@ def _judged(fit: GMMFit, permutations: np.ndarray, record: dict[str, Any]) -> GM
     ).assign_coords({COMPONENT: fit.posterior.coords[COMPONENT]})
     attrs = {**fit.datatree.attrs, _ALIGNMENT: json.dumps(record)}
     aligned = GMMFit(storage.build(groups, attrs))
-    record_verdict(aligned)
+    # There is no verdict on draws that are chains no more.
+    if fit.stacking is None:
+        record_verdict(aligned)
     return aligned
