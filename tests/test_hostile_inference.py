@@ -163,7 +163,8 @@ PLANTED = {
         _worse_chain,
         r"chains \[2\] sit in a worse mode \(mean log-likelihood by chain: "
         r"-180\.\d, -\d+\.\d, -330\.\d, -\d+\.\d\)",
-        "Start from a better solution (n_init, init) or take fewer components.",
+        "Start from a better solution (n_init, init) or take fewer components; to predict with "
+        "these chains, weight them by stack_chains(fit).",
     ),
     "R-hat": (_shifted_chain, r"R-hat is 1\.[1-9]\d\d \(should be below 1\.01\)", LONGER),
     "ESS": (_slow, r"bulk ESS is \d\d \(should be above 400\)", LONGER),

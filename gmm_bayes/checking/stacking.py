@@ -19,6 +19,8 @@ __all__ = ["StackedChains", "stack_chains", "stacking_weights"]
 
 # Beyond, PSIS-LOO of a row cannot be relied on.
 _LARGEST_K = 0.7
+# A fifth of them make the tail that PSIS smooths, which takes five.
+_FEWEST_DRAWS = 25
 # Of a symmetric Dirichlet prior on the weights, as in the paper: chains that predict alike get
 # equal weights, not arbitrary ones.
 _CONCENTRATION = 1.001
@@ -107,7 +109,8 @@ def stack_chains(fit: GMMFit) -> StackedChains:
     Raises
     ------
     TypeError, ValueError
-        If `fit` is not a GMMFit, was not made by chains, or was resampled already.
+        If `fit` is not a GMMFit, was not made by chains, was resampled already, or has draws that
+        are not finite or fewer than 25 of them in a chain.
 
     Notes
     -----
@@ -121,17 +124,12 @@ def stack_chains(fit: GMMFit) -> StackedChains:
        curse and blessing of multimodal posteriors. JMLR 23.
     """
     check_fit(fit)
-    if not isinstance(fit.sampler, NUTS):
-        raise ValueError("stack_chains must have chains, got draws of Laplace; they have one mode")
-    if fit.stacking is not None:
-        raise ValueError("stack_chains must have chains as they were sampled, got resampled draws")
+    _refuse(fit)
     found = [
         leave_one_out(GMMFit(fit.datatree.isel({CHAIN: [c]})))
         for c in range(fit.posterior.sizes[CHAIN])
     ]
     densities = np.array([one.loo for one in found])
-    if not np.isfinite(densities).all():
-        raise ValueError("stack_chains must have finite draws, got some that are not")
     weights = stacking_weights(densities)
     equal = logsumexp(densities, axis=0) - np.log(len(densities))
     return StackedChains(
@@ -142,6 +140,22 @@ def stack_chains(fit: GMMFit) -> StackedChains:
         float(equal.sum()),
         np.array([(one.pareto_k > _LARGEST_K).mean() for one in found]),
     )
+
+
+def _refuse(fit: GMMFit) -> None:
+    """Raise where there are no chains to weight."""
+    if not isinstance(fit.sampler, NUTS):
+        raise ValueError("stack_chains must have chains, got draws of Laplace; they have one mode")
+    if fit.stacking is not None:
+        raise ValueError("stack_chains must have chains as they were sampled, got resampled draws")
+    n_draws = fit.posterior.sizes[DRAW]
+    if n_draws < _FEWEST_DRAWS:
+        raise ValueError(
+            f"stack_chains must have at least {_FEWEST_DRAWS} draws a chain, got {n_draws}; run "
+            "more (num_samples)"
+        )
+    if not all(np.isfinite(array).all() for array in fit.parameters()):
+        raise ValueError("stack_chains must have finite draws, got some that are not")
 
 
 def stacking_weights(log_densities: np.ndarray) -> np.ndarray:

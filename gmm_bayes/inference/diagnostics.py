@@ -271,7 +271,8 @@ def _disagreements(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             f"chains {list(n['worse_chains'])} sit in a worse mode "
             f"(mean log-likelihood by chain: {means})",
-            "Start from a better solution (n_init, init) or take fewer components.",
+            "Start from a better solution (n_init, init) or take fewer components; to predict with "
+            "these chains, weight them by stack_chains(fit).",
         )
 
 

@@ -185,10 +185,13 @@ def component_table(fit: "GMMFit", *, switched: bool) -> str:
         Weights, means and standard deviations of the components, in the units of the data.
     """
     if switched:
-        return (
-            "No table of components: they changed places between draws, so that an average per "
-            "component means nothing."
+        why = (
+            "they changed places between draws, so that an average per component means nothing; "
+            "gmm_bayes.align_labels(fit) renumbers them."
+            if fit.alignment is None
+            else "some cannot be told apart, so that an average of these means nothing."
         )
+        return f"No table of components: {why}"
     posterior = fit.posterior
     over, shape = (CHAIN, DRAW), posterior[MEANS].isel(chain=0, draw=0)
     rows = [("component", "weight", "column", "mean", "sd")]

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
+    LogLocator,
     MaxNLocator,
-    NullFormatter,
     NullLocator,
 )
 from scipy.stats import rankdata
@@ -209,7 +209,9 @@ def _draw_ess(ax: Axes, table: pd.DataFrame, judged: np.ndarray, n_chains: int) 
         bad = judged & ~(values >= enough)
         _draw_marks(ax, table, np.where(np.isfinite(values), values, 1), bad, marker)
     ax.set_xscale("log")
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.axvline(enough, color=DATA_COLOUR, linestyle="--", linewidth=0.9)
     handles = [
         key(name, color=DATA_COLOUR, linestyle="", marker=marker, markersize=5)

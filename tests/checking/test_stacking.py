@@ -86,6 +86,9 @@ def test_what_is_resampled_says_so(good, tmp_path):
 def test_what_cannot_be_stacked():
     with pytest.raises(TypeError, match="fit must be a GMMFit"):
         gb.stack_chains(3)
-    fit = made_up_fit(far_apart(2, 1), n_draws=10)
+    with pytest.raises(ValueError, match="at least 25 draws a chain, got 24"):
+        gb.stack_chains(made_up_fit(far_apart(2, 1), n_draws=24))
+    fit = made_up_fit(far_apart(2, 1), n_draws=25)
+    assert gb.stack_chains(fit).weights.shape == (2,)
     with pytest.raises(ValueError, match="must have finite draws"):
         gb.stack_chains(fit.with_group("posterior", fit.posterior * np.nan))

@@ -253,3 +253,16 @@ def test_pictures_of_an_aligned_fit():
     aligned = gb.align_labels(shuffled(made_up_fit(far_apart(2, 2)))[0])
     for draw in (gb.plots.plot_components, gb.plots.plot_responsibilities):
         assert draw(aligned) is not None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_empty_components_follow_their_parameters(method):
+    """Of two without rows, each keeps its number where their parameters differ."""
+    fit = made_up_fit(
+        [[0.0, 0.0], [9.0, 0.0], [60.0, 60.0], [-60.0, 60.0]],
+        weights=[0.6, 0.4 - 2e-6, 1e-6, 1e-6],
+        weight_noise=1e4,
+    )
+    aligned = gb.align_labels(shuffled(fit)[0], method=method)
+    np.testing.assert_array_equal(aligned.posterior["means"], fit.posterior["means"])
+    assert aligned.alignment["empty"] == [2, 3]
