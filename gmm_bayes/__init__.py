@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gmm_bayes.checking.comparison import compare_n_components
     from gmm_bayes.checking.evidence import Evidence, log_evidence
     from gmm_bayes.checking.occupied import occupied_components
+    from gmm_bayes.checking.stacking import StackedChains, stack_chains
     from gmm_bayes.core.mixture import MixtureParameters
     from gmm_bayes.estimator import BayesianGMM
     from gmm_bayes.inference.diagnostics import Diagnosis, diagnose
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gmm_bayes.model.distribution import GaussianMixture
     from gmm_bayes.model.gaussian_mixture import gaussian_mixture
     from gmm_bayes.model.priors import Priors, default_priors
+    from gmm_bayes.posterior.alignment import align_labels
     from gmm_bayes.posterior.coassignment import coassignment
     from gmm_bayes.posterior.conditional import conditional
     from gmm_bayes.posterior.conditional_mixture import ConditionalMixture
@@ -51,6 +53,8 @@ _HOMES = {
     "Evidence": "gmm_bayes.checking.evidence",
     "log_evidence": "gmm_bayes.checking.evidence",
     "occupied_components": "gmm_bayes.checking.occupied",
+    "StackedChains": "gmm_bayes.checking.stacking",
+    "stack_chains": "gmm_bayes.checking.stacking",
     "MixtureParameters": "gmm_bayes.core.mixture",
     "BayesianGMM": "gmm_bayes.estimator",
     "Diagnosis": "gmm_bayes.inference.diagnostics",
@@ -70,6 +74,7 @@ _HOMES = {
     "conditional": "gmm_bayes.posterior.conditional",
     "conformal_p_values": "gmm_bayes.posterior.conformal",
     "coassignment": "gmm_bayes.posterior.coassignment",
+    "align_labels": "gmm_bayes.posterior.alignment",
     "log_likelihood": "gmm_bayes.posterior.density",
     "log_predictive_density": "gmm_bayes.posterior.density",
     "sample_predictive": "gmm_bayes.posterior.density",
@@ -104,7 +109,9 @@ __all__ = [
     "Partition",
     "Priors",
     "Reject",
+    "StackedChains",
     "__version__",
+    "align_labels",
     "anomaly_scores",
     "assign",
     "coassignment",
@@ -130,6 +137,7 @@ __all__ = [
     "plots",
     "responsibilities",
     "sample_predictive",
+    "stack_chains",
     "with_groups",
 ]
 

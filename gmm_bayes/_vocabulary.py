@@ -20,6 +20,8 @@ SCALES: Final = "scales"
 CORRELATION_CHOLESKY: Final = "correlation_cholesky"
 COVARIANCES: Final = "covariances"
 DATA: Final = "X"
+# Of sample_stats: which component of a sampled draw each component of an aligned one was.
+NUMBERING: Final = "numbering"
 
 # Groups of the tree.
 POSTERIOR: Final = "posterior"

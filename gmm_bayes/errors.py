@@ -11,6 +11,7 @@ __all__ = [
     "GMMBayesWarning",
     "InferenceError",
     "LabelSwitchingError",
+    "LabelSwitchingWarning",
     "LargeArrayWarning",
     "MissingDependencyError",
     "OutputError",
@@ -64,6 +65,10 @@ class GMMBayesWarning(UserWarning):
 
 class ConvergenceWarning(GMMBayesWarning):
     """The chains should not be believed as they are."""
+
+
+class LabelSwitchingWarning(ConvergenceWarning):
+    """The draws may be believed, but averages per component mean nothing before `align_labels`."""
 
 
 class DataWarning(GMMBayesWarning):

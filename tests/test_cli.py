@@ -194,6 +194,7 @@ def test_the_report_is_the_diagnosis(done, fitted):
     assert set(report.pop("files")) == FILES
     assert report == {
         "verdict": "not ok",
+        "components_ok": False,
         "notes": [],
         "divergences": diagnosis.n_divergences,
         "max_tree_depth_hits": diagnosis.n_max_tree_depth,

@@ -163,7 +163,8 @@ PLANTED = {
         _worse_chain,
         r"chains \[2\] sit in a worse mode \(mean log-likelihood by chain: "
         r"-180\.\d, -\d+\.\d, -330\.\d, -\d+\.\d\)",
-        "Start from a better solution (n_init, init) or take fewer components.",
+        "Start from a better solution (n_init, init) or take fewer components; to predict with "
+        "these chains, weight them by stack_chains(fit).",
     ),
     "R-hat": (_shifted_chain, r"R-hat is 1\.[1-9]\d\d \(should be below 1\.01\)", LONGER),
     "ESS": (_slow, r"bulk ESS is \d\d \(should be above 400\)", LONGER),
@@ -273,17 +274,18 @@ def test_switched_labels_are_found_and_never_averaged(good, where):
     switched = permuted(good, **where)
     found = gb.diagnose(switched)
     assert found.switched
-    assert found.problems == ("components changed places between draws (label switching)",)
+    assert (found.ok, found.components_ok, found.problems) == (True, False, ())
+    assert found.notes[0].startswith("components changed places between draws (label switching): ")
     assert found.advice == (
-        "Use label-free answers (log_predictive_density) or a prior that tells the components "
-        "apart; averages per component mean nothing.",
+        "Renumber the components with align_labels(fit), and diagnose the result.",
     )
+    assert "Diagnosis: ok, but not component by component" in repr(found)
     # The label-free quantities still say that the chains agree.
     assert found.rhat == gb.diagnose(good).table.query("label_free")["rhat"].max()
     message = (
         "responsibilities averages over draws per component, but components changed places "
-        "between draws. Use reduce=None for every draw by itself, or log_predictive_density, "
-        "which does not depend on labels."
+        "between draws. Renumber them with gmm_bayes.align_labels(fit); or use reduce=None for "
+        "every draw by itself, or log_predictive_density, which does not depend on labels."
     )
     rows = two_groups(6, seed=9)
     for ask in (

@@ -151,6 +151,11 @@ def _refuse(fit: GMMFit) -> None:
             "log_evidence must have the draws of chains: those of Laplace are resampled from "
             "weighted proposals, and some occur several times; fit with sampler=gmm_bayes.NUTS()"
         )
+    if fit.stacking is not None:
+        raise ValueError(
+            "log_evidence must have the draws of chains, got draws that stack_chains resampled; "
+            "they are no posterior: give the fit that was stacked"
+        )
     if fit.n_components > _MOST_COMPONENTS:
         raise ValueError(
             "log_evidence sums over all numberings of the components and takes at most "

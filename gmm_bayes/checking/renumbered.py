@@ -19,6 +19,7 @@ from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, potential,
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.inference.standardization import Standardization
 from gmm_bayes.model.priors import PriorArrays
+from gmm_bayes.posterior.alignment import unaligned
 from gmm_bayes.posterior.labels import match_to_pivot, permuted
 
 __all__ = ["RenumberedDraws", "RenumberedPosterior", "renumber"]
@@ -99,6 +100,8 @@ def renumber(fit: GMMFit, units: Standardization) -> tuple[RenumberedPosterior, 
     -------
     RenumberedPosterior, RenumberedDraws
     """
+    # Which numberings a chain visited is part of what its draws are.
+    fit = unaligned(fit)
     spec = ModelSpec(fit.n_components, fit.covariance_type)
     sizes = (fit.posterior.sizes[CHAIN], fit.posterior.sizes[DRAW])
     prior = fit.priors.arrays(fit.n_components, fit.n_features)

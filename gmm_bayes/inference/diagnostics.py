@@ -1,5 +1,6 @@
 """Do the chains agree? Label-free first: a property of the run, so it lives with the run."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from gmm_bayes.inference.samplers import NUTS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["THRESHOLDS", "Diagnosis", "diagnose"]
+__all__ = ["THRESHOLDS", "Diagnosis", "diagnose", "record_verdict"]
 
 # Vehtari, Gelman, Simpson, Carpenter, Buerkner (2021), Rank-normalization, folding, and
 # localization: R-hat below 1.01 and an ESS of 100 per chain. Betancourt (2016), Diagnosing
@@ -43,11 +44,16 @@ class Diagnosis:
     Attributes
     ----------
     ok : bool
-        True when nothing was found.
+        True when the posterior may be believed: nothing was found that does not depend on how
+        components are numbered.
+    components_ok : bool
+        True when what is said of single components may be believed too: `ok`, and they kept their
+        places from draw to draw.
     problems, advice, notes : tuple of str
         What is wrong, what to do about it, and what is worth knowing without being wrong.
     rhat, ess_bulk, ess_tail : float
-        The worst over all parameters and label-free quantities.
+        The worst over all parameters and label-free quantities; over the latter alone where
+        components changed places.
     table : pandas.DataFrame
         The worst R-hat and ESS of each quantity; label-free quantities first.
     n_divergences, n_max_tree_depth : int
@@ -61,7 +67,8 @@ class Diagnosis:
         Median over draws of the number of components whose responsibilities add up to at least one
         row.
     switched : bool
-        Whether components changed places between or within chains.
+        Whether components changed places between or within chains, or, in an aligned fit, cannot be
+        told apart.
     collapsed : tuple of int
         Components that have shrunk onto a point, a line or a plane.
     pareto_k : float
@@ -71,6 +78,7 @@ class Diagnosis:
     """
 
     ok: bool
+    components_ok: bool
     problems: tuple[str, ...]
     advice: tuple[str, ...]
     notes: tuple[str, ...]
@@ -96,7 +104,10 @@ class Diagnosis:
             if np.isnan(self.pareto_k)
             else f"Pareto k {self.pareto_k:.2f}, ESS {self.ess_bulk:.0f}"
         )
-        lines = [f"Diagnosis: {'ok' if self.ok else 'NOT ok'}", f"  {numbers}"]
+        verdict = "ok" if self.ok else "NOT ok"
+        if self.ok and not self.components_ok:
+            verdict = "ok, but not component by component"
+        lines = [f"Diagnosis: {verdict}", f"  {numbers}"]
         for title, entries in (
             ("problem", self.problems),
             ("advice", self.advice),
@@ -115,8 +126,8 @@ def diagnose(fit: GMMFit) -> Diagnosis:
 
     Raises
     ------
-    TypeError
-        If `fit` is not a GMMFit.
+    TypeError, ValueError
+        If `fit` is not a GMMFit, or its draws were resampled by `stack_chains`.
 
     Returns
     -------
@@ -126,11 +137,13 @@ def diagnose(fit: GMMFit) -> Diagnosis:
 
     Notes
     -----
-    R-hat and ESS are rank-normalised [1]_. The label-free quantities (log-likelihood, log
-    posterior, and the mean and sds of the whole mixture) come first. Where draws match the best
+    R-hat and ESS are rank-normalised [1]_. The label-free quantities come first: log-likelihood,
+    log posterior, the weights in order of size, the mean and covariance of the whole mixture, the
+    entropy of the responsibilities, and the log density at ten rows. Where draws match the best
     draw better with their components in another order, labels have switched: then the label-free
-    quantities alone are judged, and nothing is said of single components. Draws of `Laplace` are
-    judged by their importance weights.
+    quantities alone are judged. If they agree, `ok` is True and label-free answers may be believed,
+    while `components_ok` is False; `align_labels` renumbers the components, and `diagnose` of its
+    result judges their parameters. Draws of `Laplace` are judged by their importance weights.
 
     References
     ----------
@@ -138,6 +151,11 @@ def diagnose(fit: GMMFit) -> Diagnosis:
        normalization, folding, and localization. Bayesian Analysis 16.
     """
     check_fit(fit)
+    if fit.stacking is not None:
+        raise ValueError(
+            "diagnose must have draws as they were sampled, got some resampled by stack_chains, "
+            "which are chains no more; diagnose the fit that was stacked"
+        )
     chains = isinstance(fit.sampler, NUTS)
     numbers = {
         **(_of_chains(fit) if chains else _of_weights(fit)),
@@ -146,13 +164,23 @@ def diagnose(fit: GMMFit) -> Diagnosis:
         "collapsed": measures.collapsed_components(fit, THRESHOLDS["collapsed_scale"]),
     }
     found = list(_findings(fit, numbers) if chains else _findings_of_weights(numbers))
+    advice = [advice for _, advice in found] + [_ALIGN] * _can_be_aligned(fit, numbers)
     return Diagnosis(
         ok=not found,
+        components_ok=not found and not numbers["switched"],
         problems=tuple(problem for problem, _ in found),
-        advice=tuple(dict.fromkeys(advice for _, advice in found)),
+        advice=tuple(dict.fromkeys(advice)),
         notes=tuple(_notes(fit, numbers)),
         **numbers,
     )
+
+
+def record_verdict(fit: GMMFit) -> Diagnosis:
+    """Diagnose, and write into the attributes of a fit what its repr says of it."""
+    found = diagnose(fit)
+    fit.datatree.attrs["problems"] = json.dumps(found.problems)
+    fit.datatree.attrs["switched"] = json.dumps(found.switched)
+    return found
 
 
 def _of_chains(fit: GMMFit) -> dict[str, Any]:
@@ -191,12 +219,13 @@ def _of_weights(fit: GMMFit) -> dict[str, Any]:
         "e_bfmi": unknown,
         "repeated_share": unknown,
         "worse_chains": (),
-        "switched": False,
+        "switched": fit.alignment is not None and measures.labels_switched(fit),
         "pareto_k": fit.run["pareto_k"],
     }
 
 
 _LONGER = "Run more draws (num_warmup, num_samples)."
+_ALIGN = "Renumber the components with align_labels(fit), and diagnose the result."
 
 
 def _findings(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -242,13 +271,8 @@ def _disagreements(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             f"chains {list(n['worse_chains'])} sit in a worse mode "
             f"(mean log-likelihood by chain: {means})",
-            "Start from a better solution (n_init, init) or take fewer components.",
-        )
-    if n["switched"]:
-        yield (
-            "components changed places between draws (label switching)",
-            "Use label-free answers (log_predictive_density) or a prior that tells the "
-            "components apart; averages per component mean nothing.",
+            "Start from a better solution (n_init, init) or take fewer components; to predict with "
+            "these chains, weight them by stack_chains(fit).",
         )
 
 
@@ -297,7 +321,23 @@ def _collapse(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
+def _can_be_aligned(fit: GMMFit, n: dict[str, Any]) -> bool:
+    """Whether another numbering may put right what is wrong: switched labels, seen or not.
+
+    Components that overlap may change places without a draw's best order being clear; then their
+    parameters disagree while all that does not depend on labels agrees.
+    """
+    if fit.alignment is not None or fit.n_components == 1:
+        return False
+    if n["switched"] or not n["rhat"] > THRESHOLDS["rhat"]:
+        return n["switched"]
+    free = n["table"]["label_free"].astype(bool)
+    return bool(n["table"]["rhat"][free].max() < THRESHOLDS["rhat"])
+
+
 def _notes(fit: GMMFit, n: dict[str, Any]) -> Iterator[str]:
+    if n["switched"]:
+        yield _where_labels_stand(fit)
     if not np.isnan(n["pareto_k"]):
         yield "draws of the normal approximation cannot show a mode other than the one they are at"
     elif fit.posterior.sizes[CHAIN] == 1:
@@ -308,3 +348,17 @@ def _notes(fit: GMMFit, n: dict[str, Any]) -> Iterator[str]:
             f"{n['n_occupied']:.0f} of {fit.n_components} components are occupied; the "
             "parameters of an empty one are the prior's"
         )
+
+
+def _where_labels_stand(fit: GMMFit) -> str:
+    if fit.alignment is None:
+        return (
+            "components changed places between draws (label switching): label-free answers, such "
+            "as log_predictive_density, may be judged by the above, but averages per component "
+            "mean nothing"
+        )
+    groups = "; ".join(" and ".join(map(str, group)) for group in fit.alignment["indistinct"])
+    return (
+        f"components {groups} cannot be told apart: averages of these over draws mean nothing; "
+        "fit fewer components, or give a prior that tells them apart"
+    )

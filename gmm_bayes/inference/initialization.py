@@ -33,6 +33,7 @@ __all__ = [
     "first_moments",
     "jitter",
     "match_to_prior",
+    "nearest_centres",
     "some_rows",
     "start_methods",
 ]
@@ -145,13 +146,18 @@ def match_to_prior(start: MixtureParameters, prior: PriorArrays) -> MixtureParam
     EM numbers components as it likes; the prior centres say which is which. The assignment is the
     one of largest total prior log density of the means.
     """
-    difference = np.asarray(start.means)[:, None, :] - np.asarray(prior.mean_loc)[None]
+    order = nearest_centres(np.asarray(start.means), prior)
+    return MixtureParameters(*(np.asarray(a)[order] for a in start))
+
+
+def nearest_centres(means: np.ndarray, prior: PriorArrays) -> np.ndarray:
+    """Which of the means (K, D) is for each of the prior's centres: a permutation (K,)."""
+    difference = means[:, None, :] - np.asarray(prior.mean_loc)[None]
     flat = difference.reshape(-1, difference.shape[-1]).T
     whitened = solve_triangular(np.asarray(prior.mean_scale_tril), flat, lower=True)
     cost = np.sum(whitened**2, axis=0).reshape(difference.shape[:2])
     component, number = linear_sum_assignment(cost)
-    order = component[np.argsort(number)]
-    return MixtureParameters(*(np.asarray(a)[order] for a in start))
+    return component[np.argsort(number)]
 
 
 def jitter(

@@ -6,8 +6,9 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
-from gmm_bayes._vocabulary import CHAIN, COMPONENT, COVARIANCES, DRAW, MEANS, SCALES, WEIGHTS
+from gmm_bayes._vocabulary import CHAIN, COVARIANCES, DRAW
 from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.inference.label_free import label_free_quantities
 from gmm_bayes.inference.result import GMMFit
 
 if TYPE_CHECKING:
@@ -33,17 +34,24 @@ _COLUMNS = ["label_free", "rhat", "ess_bulk", "ess_tail"]
 
 
 def labels_switched(fit: GMMFit) -> bool:
-    """Whether components changed places between draws, of one chain or of several."""
-    return switched_share(fit) > _STRAY_SHARE
+    """Whether components changed places between draws, of one chain or of several.
+
+    Aligned components have kept their places, unless they cannot be told apart: then no order of
+    theirs is better than another, and an average per component means as little as after a switch.
+    """
+    if fit.alignment is not None:
+        return bool(fit.alignment["indistinct"])
+    return bool(switched_share(fit) > _STRAY_SHARE)
 
 
 def switched_share(fit: GMMFit) -> float:
     """Share of draws whose components match those of the best draw better in another order.
 
     Every draw of a thinned set, shapes (n_components, n_features, ...), is compared with the draw
-    of highest log density: the distance of two components is Bhattacharyya's, weighted by the rows
-    that they share, so that components that differ only in their covariances count, and empty ones
-    do not. A draw has switched when its best assignment is clearly better than its own numbering.
+    of highest log density: the distance of two components is Bhattacharyya's, times the mean of
+    their weights, so that components that differ only in their covariances count, and which of two
+    empty ones is which does not; nor is an empty one ever a good match for one with rows. A draw
+    has switched when its best assignment is clearly better than its own numbering.
     """
     if fit.n_components == 1:
         return 0.0
@@ -59,7 +67,7 @@ def switched_share(fit: GMMFit) -> float:
     switched = 0
     for draw in picked:
         distance = bhattacharyya(means[draw], tril[draw], means[best], tril[best])
-        cost = np.minimum(weights[draw][:, None], weights[best]) * distance
+        cost = (weights[draw][:, None] + weights[best]) / 2 * distance
         rows, columns = linear_sum_assignment(cost)
         switched += np.trace(cost) > 2 * cost[rows, columns].sum() + 1e-3
     return switched / len(picked)
@@ -88,7 +96,7 @@ def agreement_table(fit: GMMFit) -> "pd.DataFrame":
 
     rows = {}
     sites = fit.posterior.drop_vars(COVARIANCES)
-    for dataset, label_free in ((_label_free(fit), True), (sites, False)):
+    for dataset, label_free in ((label_free_quantities(fit), True), (sites, False)):
         moving = _moving_entries(dataset)
         if not moving:
             continue
@@ -115,22 +123,6 @@ def no_agreement() -> "pd.DataFrame":
     import pandas as pd
 
     return pd.DataFrame(columns=_COLUMNS)
-
-
-def _label_free(fit: GMMFit) -> xr.Dataset:
-    """Quantities that do not change when components change places."""
-    stats, posterior = fit.sample_stats, fit.posterior
-    weights, means = posterior[WEIGHTS], posterior[MEANS]
-    mean = (weights * means).sum(COMPONENT)
-    second = (weights * ((means - mean) ** 2 + posterior[SCALES] ** 2)).sum(COMPONENT)
-    return xr.Dataset(
-        {
-            "log_likelihood": stats["log_likelihood"],
-            "lp": stats["lp"],
-            "mixture_mean": mean,
-            "mixture_sd": np.sqrt(second),
-        }
-    )
 
 
 def _moving_entries(dataset: xr.Dataset) -> xr.Dataset:

@@ -19,6 +19,7 @@ from gmm_bayes._vocabulary import (
     DRAW,
     FEATURE,
     MEANS,
+    NUMBERING,
     OBSERVED_DATA,
     POSTERIOR,
     SAMPLE_STATS,
@@ -150,6 +151,27 @@ class GMMFit:
         """Why the chains should not be believed, as found when they ended; empty if they may be."""
         return tuple(self._json("problems"))
 
+    @property
+    def switched(self) -> bool:
+        """Whether components changed places between draws, as found when `problems` were."""
+        # Results of the first versions have it among the problems.
+        if "switched" in self.datatree.attrs:
+            return bool(self._json("switched"))
+        return any("changed places" in problem for problem in self.problems)
+
+    @property
+    def alignment(self) -> dict[str, Any] | None:
+        """How the components were aligned, as `align_labels` documents it; None if they were not.
+
+        Keys `method`, `unambiguous`, `indistinct`, `empty`, `moved_within`, `moved_between`.
+        """
+        return self._json("alignment") if "alignment" in self.datatree.attrs else None
+
+    @property
+    def stacking(self) -> dict[str, Any] | None:
+        """The `weights` of the chains, where draws were resampled by `stack_chains`; else None."""
+        return self._json("stacking") if "stacking" in self.datatree.attrs else None
+
     def parameters(self) -> MixtureParameters:
         """Return all draws, chains joined, as numpy arrays in the user's units.
 
@@ -213,7 +235,9 @@ class GMMFit:
 
     def _facts(self) -> dict[str, str]:
         sizes = self.posterior.sizes
-        believe = "yes" if not self.problems else "no: " + "; ".join(self.problems)
+        whole = "yes, but not component by component" if self.switched else "yes"
+        believe = "no: " + "; ".join(self.problems) if self.problems else whole
+        labels = _labels(self.alignment, switched=self.switched)
         return {
             "data": f"{self.n_obs} rows, {_count(self.n_features, 'column')} "
             f"({', '.join(self.feature_names[:6])}{', ...' * (self.n_features > 6)})",
@@ -222,6 +246,8 @@ class GMMFit:
             "draws": f"{_count(sizes[CHAIN], 'chain')} x {sizes[DRAW]} draws, {self.device}, "
             f"{sum(self.timings.values()):.1f} s",
             "believe it?": believe,
+            **({"labels": labels} if labels else {}),
+            **({"stacked": _stacked(self.stacking)} if self.stacking else {}),
         }
 
     def __repr__(self) -> str:
@@ -273,19 +299,48 @@ def check_fit(fit: Any) -> None:
 
 def _check_attributes(fit: GMMFit, source: Path) -> None:
     """Read every attribute once, so that a damaged one is found here and not hours later."""
-    for name in sorted(storage.ATTRIBUTES):
+    optional = storage.OPTIONAL_ATTRIBUTES & set(fit.datatree.attrs)
+    for name in sorted(storage.ATTRIBUTES | optional):
         try:
             getattr(fit, name)
-            sound = (
-                name != "covariance_type" or fit.covariance_type in COVARIANCE_STRUCTURES
-            ) and (name != "n_components" or fit.n_components == fit.posterior.sizes[COMPONENT])
-        except (TypeError, ValueError):
+            sound = {
+                "covariance_type": lambda: fit.covariance_type in COVARIANCE_STRUCTURES,
+                "n_components": lambda: fit.n_components == fit.posterior.sizes[COMPONENT],
+                "stacking": lambda: bool(_stacked(fit.stacking)),
+                "alignment": lambda: (
+                    bool(_labels(fit.alignment, switched=False)) and NUMBERING in fit.sample_stats
+                ),
+            }.get(name, lambda: True)()
+        except (KeyError, TypeError, ValueError):
             sound = False
         if not sound:
             raise FileFormatError(
                 f"{source} is damaged: its attribute {name} is not what GMMFit.save wrote; "
                 "save the fit again"
             )
+
+
+def _labels(alignment: dict[str, Any] | None, *, switched: bool) -> str:
+    """What there is to say of the numbers of the components; nothing where they never moved."""
+    if alignment is None:
+        if not switched:
+            return ""
+        return "components changed places between draws; align_labels(fit) renumbers them"
+    indistinct = ", ".join(" and ".join(map(str, group)) for group in alignment["indistinct"])
+    return (
+        f"aligned by {alignment['method']}, {alignment['unambiguous']:.1%} of draws unambiguous; "
+        f"had moved at {alignment['moved_within']:.1%} of steps and between "
+        f"{alignment['moved_between']:.0%} of pairs of chains"
+        + f"; components {indistinct} cannot be told apart"
+        * bool(indistinct)
+    )
+
+
+def _stacked(stacking: dict[str, Any] | None) -> str:
+    if stacking is None:
+        return ""
+    weights = ", ".join(f"{weight:.2f}" for weight in stacking["weights"])
+    return f"draws were taken from the chains by weights {weights}, to predict; no posterior"
 
 
 def _count(number: int, thing: str) -> str:

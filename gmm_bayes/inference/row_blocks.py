@@ -9,7 +9,7 @@ import numpy as np
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.devices import double_precision
 
-__all__ = ["map_rows"]
+__all__ = ["map_rows", "padded_blocks"]
 
 _LARGEST_BLOCK = 2048
 _SMALLEST_BLOCK = 64
@@ -42,7 +42,7 @@ def map_rows(
         parameters = jax.device_put(parameters)
         answers = [
             _cut(function(block, parameters), length, axis)
-            for block, length in _blocks(rows, numbers_per_row)
+            for block, length in padded_blocks(rows, numbers_per_row)
         ]
     return jax.tree.map(lambda *parts: np.concatenate(parts, axis=axis), *answers)
 
@@ -52,7 +52,7 @@ def _cut(answers: Any, length: int, axis: int) -> Any:
     return jax.tree.map(lambda a: np.asarray(a).take(np.arange(length), axis=axis), answers)
 
 
-def _blocks(rows: np.ndarray, numbers_per_row: int) -> Iterator[tuple[np.ndarray, int]]:
+def padded_blocks(rows: np.ndarray, numbers_per_row: int) -> Iterator[tuple[np.ndarray, int]]:
     """Blocks of rows, the last one filled up with its own first row, and their true lengths."""
     size = _SMALLEST_BLOCK
     while size < min(len(rows), _LARGEST_BLOCK) and size * numbers_per_row * 8 < _LARGEST_ANSWER:

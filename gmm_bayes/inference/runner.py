@@ -28,11 +28,11 @@ from gmm_bayes._vocabulary import PRECISIONS, CovarianceType, InitMethod, Precis
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.errors import ConvergenceWarning
+from gmm_bayes.errors import ConvergenceWarning, LabelSwitchingWarning
 from gmm_bayes.inference import storage
 from gmm_bayes.inference.compilation import forget_programs, persistent_cache
 from gmm_bayes.inference.devices import double_precision, find_device
-from gmm_bayes.inference.diagnostics import diagnose
+from gmm_bayes.inference.diagnostics import record_verdict
 from gmm_bayes.inference.draws import Draws, Problem
 from gmm_bayes.inference.initialization import (
     check_init,
@@ -123,6 +123,8 @@ def fit(
     -----
     ConvergenceWarning
         Once, if the chains should not be believed; see `diagnose`.
+    LabelSwitchingWarning
+        If they may be, but components changed places: `align_labels` puts that right.
     DataWarning
         If the data are too few for what is asked.
 
@@ -264,8 +266,7 @@ def _attributes(
 
 def _judge(fitted: GMMFit) -> GMMFit:
     """Write the verdict into the record and warn, once, if it is not a good one."""
-    diagnosis = diagnose(fitted)
-    fitted.datatree.attrs["problems"] = json.dumps(diagnosis.problems)
+    diagnosis = record_verdict(fitted)
     if not diagnosis.ok:
         warnings.warn(
             "do not believe these chains yet: "
@@ -273,6 +274,15 @@ def _judge(fitted: GMMFit) -> GMMFit:
             + ". "
             + " ".join(diagnosis.advice),
             ConvergenceWarning,
+            stacklevel=3,
+        )
+    elif diagnosis.switched:
+        warnings.warn(
+            " ".join(
+                s[0].upper() + s[1:] + "." * (s[-1] != ".")
+                for s in (diagnosis.notes[0], *diagnosis.advice)
+            ),
+            LabelSwitchingWarning,
             stacklevel=3,
         )
     return fitted

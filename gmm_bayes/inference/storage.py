@@ -38,6 +38,8 @@ _CONTENTS = {
     CONSTANT_DATA: {field.name for field in fields(Priors)},
 }
 ATTRIBUTES = {"n_components", "covariance_type", "sampler", "seed", "timings", "problems"}
+# What only some results have: those that were aligned or resampled, and those of later versions.
+OPTIONAL_ATTRIBUTES = {"alignment", "stacking", "switched"}
 
 
 def write(tree: xr.DataTree, target: Path) -> Path:

@@ -46,6 +46,7 @@ def to_json(job: "Job", outcome: "Outcome") -> str:
     fit, d = outcome.fit, outcome.diagnosis
     content = {
         "verdict": "ok" if d.ok else "not ok",
+        "components_ok": d.components_ok,
         "problems": d.problems,
         "advice": d.advice,
         "notes": d.notes,
@@ -163,7 +164,8 @@ def _verdict(diagnosis: "Diagnosis", n_components: int) -> Iterator[str]:
         f"R-hat {d.rhat:.3f}, ESS {d.ess_bulk:.0f} (bulk) {d.ess_tail:.0f} (tail), "
         f"{d.n_divergences} divergences, {d.n_occupied:.0f} of {n_components} components occupied"
     )
-    yield f"believe it? {'yes' if d.ok else 'NO'}"
+    believe = "yes" if d.components_ok else "yes, but not component by component" if d.ok else "NO"
+    yield f"believe it? {believe}"
     for title, entries in (("problem", d.problems), ("advice", d.advice), ("note", d.notes)):
         yield from (f"  {title}: {entry}" for entry in entries)
 
@@ -183,10 +185,13 @@ def component_table(fit: "GMMFit", *, switched: bool) -> str:
         Weights, means and standard deviations of the components, in the units of the data.
     """
     if switched:
-        return (
-            "No table of components: they changed places between draws, so that an average per "
-            "component means nothing."
+        why = (
+            "they changed places between draws, so that an average per component means nothing; "
+            "gmm_bayes.align_labels(fit) renumbers them."
+            if fit.alignment is None
+            else "some cannot be told apart, so that an average of these means nothing."
         )
+        return f"No table of components: {why}"
     posterior = fit.posterior
     over, shape = (CHAIN, DRAW), posterior[MEANS].isel(chain=0, draw=0)
     rows = [("component", "weight", "column", "mean", "sd")]

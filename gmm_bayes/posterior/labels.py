@@ -6,7 +6,7 @@ from scipy.optimize import linear_sum_assignment
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.measures import bhattacharyya
 
-__all__ = ["match_to_pivot", "permuted"]
+__all__ = ["match_costs", "match_to_pivot", "matched", "permuted"]
 
 # Added to every weight, so that components without rows are told apart too. Without it their
 # assignment would be left to rounding, and two numberings of one draw could both be the best.
@@ -44,16 +44,36 @@ def match_to_pivot(draws: MixtureParameters, pivot: MixtureParameters) -> np.nda
     .. [1] D. F. Crouse (2016). On implementing 2D rectangular assignment algorithms. IEEE
        Transactions on Aerospace and Electronic Systems 52.
     """
+    if np.shape(draws.means)[1] == 1:
+        return np.zeros((len(draws.means), 1), int)
+    return matched(match_costs(draws, pivot))
+
+
+def matched(costs: np.ndarray) -> np.ndarray:
+    """The assignment of least total cost for every draw.
+
+    Parameters
+    ----------
+    costs : ndarray, shape (S, K, K)
+        Cost of taking component j of a draw, last axis, for place k.
+
+    Returns
+    -------
+    ndarray of int, shape (S, K)
+        The component for each place.
+    """
+    return np.array([linear_sum_assignment(cost)[1] for cost in costs]).reshape(costs.shape[:2])
+
+
+def match_costs(draws: MixtureParameters, pivot: MixtureParameters) -> np.ndarray:
+    """What `match_to_pivot` minimises: costs (S, K, K) of a component j, last axis, for place k."""
     n_draws, k, d = np.shape(draws.means)
-    if k == 1:
-        return np.zeros((n_draws, 1), int)
-    permutations = np.empty((n_draws, k), int)
+    costs = np.empty((n_draws, k, k))
     size = max(1, _CHUNK // (k * d) ** 2)
     for begin in range(0, n_draws, size):
         some = MixtureParameters(*(np.asarray(a)[begin : begin + size] for a in draws))
-        for place, cost in enumerate(_costs(some, pivot), start=begin):
-            permutations[place] = linear_sum_assignment(cost)[1]
-    return permutations
+        costs[begin : begin + size] = _costs(some, pivot)
+    return costs
 
 
 def permuted(draws: MixtureParameters, permutations: np.ndarray) -> MixtureParameters:

@@ -134,10 +134,21 @@ def announce(what: str, shape: tuple[int, ...], itemsize: int = 8) -> None:
 
 
 def refuse_switched(fit: GMMFit, what: str) -> None:
-    """Raise rather than average components that changed places."""
-    if labels_switched(fit):
+    """Raise rather than average components that changed places, or cannot be told apart."""
+    if not labels_switched(fit):
+        return
+    instead = (
+        "use reduce=None for every draw by itself, or log_predictive_density, which does not "
+        "depend on labels."
+    )
+    if fit.alignment is None:
         raise LabelSwitchingError(
             f"{what} averages over draws per component, but components changed places between "
-            "draws. Use reduce=None for every draw by itself, or log_predictive_density, which "
-            "does not depend on labels."
+            f"draws. Renumber them with gmm_bayes.align_labels(fit); or {instead}"
         )
+    groups = "; ".join(" and ".join(map(str, group)) for group in fit.alignment["indistinct"])
+    raise LabelSwitchingError(
+        f"{what} averages over draws per component, but components {groups} cannot be told apart: "
+        "other orders of theirs are as good. Fit fewer components, or give a prior that tells them "
+        f"apart; or {instead}"
+    )

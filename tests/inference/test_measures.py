@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from made_up import far_apart, made_up_fit
 
 import gmm_bayes as gb
 from gmm_bayes.inference.measures import labels_switched, switched_share
@@ -30,7 +31,7 @@ def test_single_draws_that_switch_are_seen(line_fit, share):
     assert min(found, 1 - found) == pytest.approx(share, abs=0.06)
     with pytest.raises(gb.errors.LabelSwitchingError):
         gb.responsibilities(fit)
-    assert "components changed places" in gb.diagnose(fit).problems[0]
+    assert "components changed places" in gb.diagnose(fit).notes[0]
     np.testing.assert_allclose(
         gb.log_predictive_density(fit), gb.log_predictive_density(line_fit), rtol=1e-10
     )
@@ -64,3 +65,10 @@ def test_occupied_components_are_counted_from_responsibilities(faithful_fit, lin
         rows = gb.responsibilities(thin, reduce=None).sum("obs")
         expected = (rows >= 1).sum("component")
         np.testing.assert_array_equal(thin.sample_stats["n_occupied"], expected)
+
+
+def test_a_component_without_rows_has_not_switched_with_one_that_has_them():
+    """Wherever it lies: a match with it costs nothing only where it is free to be anywhere."""
+    weights = [1 - 1e-7, 1e-7]
+    fit = made_up_fit(far_apart(2, 1), weights=weights, weight_noise=1e7)
+    assert switched_share(fit) == 0

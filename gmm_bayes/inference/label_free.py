@@ -1,0 +1,113 @@
+"""Quantities of every draw that stay the same when components change places."""
+
+import numpy as np
+import xarray as xr
+
+from gmm_bayes._vocabulary import CHAIN, DRAW
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.result import GMMFit
+
+__all__ = ["label_free_quantities", "spread_rows"]
+
+_ANCHORS = 10
+# Rows over which the entropy is averaged, at most; fewer where there are many large draws, so that
+# no more than so many numbers are computed.
+_MOST_ROWS = 256
+_MOST_NUMBERS = 2**26
+# Numbers held at once.
+_CHUNK = 2**22
+# Nats a row below which no row is in doubt. R-hat sees ranks, and would make much of what a
+# component without rows adds to nothing.
+_NO_ENTROPY = 1e-5
+
+
+def label_free_quantities(fit: GMMFit) -> xr.Dataset:
+    """Numbers by which chains can be compared whatever the order of their components.
+
+    Parameters
+    ----------
+    fit : GMMFit
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims chain and draw, and one of their own where there are several numbers: `log_likelihood`
+        and `lp` (nats), `sorted_weights` (largest first), `mixture_mean`, `mixture_covariance` (its
+        lower triangle) in the user's units, `entropy` (nats), `anchor_log_density` (nats).
+
+    Notes
+    -----
+    The entropy is -sum_k r_nk log r_nk, averaged over rows; the anchors are ten rows. Rows are
+    equally spaced in their order along the first principal component, ends included: all data are
+    covered, and their order in the table plays no part. There are at most 256 of them, however many
+    rows the fit has, and all draws are used: a second at most, beside minutes of sampling.
+    """
+    sizes, stats = fit.posterior.sizes, fit.sample_stats
+    draws = fit.parameters()
+    mean = np.einsum("sk,skd->sd", draws.weights, draws.means)
+    away = draws.means - mean[:, None]
+    within = draws.covariances + away[..., :, None] * away[..., None, :]
+    covariance = np.einsum("sk,skij->sij", draws.weights, within)
+    log_density, entropy = _at_rows(fit, draws)
+    anchors = np.unique(np.linspace(0, log_density.shape[1] - 1, _ANCHORS).astype(int))
+    values = {
+        "sorted_weights": -np.sort(-draws.weights, axis=1),
+        "mixture_mean": mean,
+        "mixture_covariance": covariance[:, *np.tril_indices(mean.shape[1])],
+        "entropy": entropy,
+        "anchor_log_density": log_density[:, anchors],
+    }
+    by_chain = {
+        name: (
+            (CHAIN, DRAW, *[f"{name}_entry"] * (value.ndim - 1)),
+            value.reshape(sizes[CHAIN], sizes[DRAW], *value.shape[1:]),
+        )
+        for name, value in values.items()
+    }
+    return stats[["log_likelihood", "lp"]].assign(by_chain)
+
+
+def spread_rows(X: np.ndarray, most: int) -> np.ndarray:
+    """Positions of at most so many rows, equally spaced along the first principal component."""
+    along = X @ np.linalg.eigh(np.atleast_2d(X.T @ X))[1][:, -1]
+    order = np.argsort(along, kind="stable")
+    return order[np.unique(np.linspace(0, len(X) - 1, min(most, len(X))).astype(int))]
+
+
+def _at_rows(fit: GMMFit, draws: MixtureParameters) -> tuple[np.ndarray, np.ndarray]:
+    """Log density (S, rows) of some rows in the user's units, and mean entropy (S,)."""
+    X = fit.X.values
+    centre, spread = X.mean(axis=0), X.std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    X = (X - centre) / spread
+    affordable = max(_ANCHORS, _MOST_NUMBERS // draws.means.size)
+    X = X[spread_rows(X, min(_MOST_ROWS, affordable))]
+    means, tril = (draws.means - centre) / spread, draws.scale_tril / spread[:, None]
+    n_draws = len(means)
+    log_density, entropy = np.empty((n_draws, len(X))), np.empty(n_draws)
+    size = max(1, _CHUNK // (means[0].size * len(X)))
+    # A draw far out may overflow, and a collapsed one divide by zero: then it is not finite.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for begin in range(0, n_draws, size):
+            some = slice(begin, begin + size)
+            scores = _scores(X, draws.weights[some], means[some], tril[some])
+            largest = scores.max(axis=1, keepdims=True)
+            shares = np.exp(scores - largest)
+            total = shares.sum(axis=1, keepdims=True)
+            log_shares = scores - largest - np.log(total)
+            terms = np.where(shares > 0, shares / total * log_shares, shares)
+            log_density[some] = (largest + np.log(total))[:, 0]
+            entropy[some] = -terms.sum(axis=1).mean(axis=1)
+    return log_density - np.log(spread).sum(), np.where(entropy < _NO_ENTROPY, 0.0, entropy)
+
+
+def _scores(X: np.ndarray, weights: np.ndarray, means: np.ndarray, tril: np.ndarray) -> np.ndarray:
+    """Log of weight times density, shape (S, K, rows). In NumPy, where nothing is compiled."""
+    n_draws, k, d = means.shape
+    tril = np.where(np.eye(d, dtype=bool) & (tril == 0), np.finfo(float).tiny, tril)
+    whiten = np.linalg.inv(tril)
+    centred = whiten.reshape(-1, d) @ X.T - (whiten @ means[..., None]).reshape(-1, 1)
+    squared = (centred**2).reshape(n_draws, k, d, -1).sum(axis=2)
+    log_det = np.log(np.diagonal(tril, axis1=-2, axis2=-1)).sum(axis=-1)
+    constant = np.log(np.maximum(weights, np.finfo(float).tiny)) - log_det
+    return (constant - 0.5 * d * np.log(2 * np.pi))[..., None] - 0.5 * squared
