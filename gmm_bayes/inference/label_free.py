@@ -13,7 +13,7 @@ _ANCHORS = 10
 # Rows over which the entropy is averaged, at most; fewer where there are many large draws, so that
 # no more than so many numbers are computed.
 _MOST_ROWS = 256
-_MOST_NUMBERS = 2**26
+_MOST_NUMBERS = 2**24
 # Numbers held at once.
 _CHUNK = 2**22
 # Nats a row below which no row is in doubt. R-hat sees ranks, and would make much of what a
@@ -40,7 +40,7 @@ def label_free_quantities(fit: GMMFit) -> xr.Dataset:
     The entropy is -sum_k r_nk log r_nk, averaged over rows; the anchors are ten rows. Rows are
     equally spaced in their order along the first principal component, ends included: all data are
     covered, and their order in the table plays no part. There are at most 256 of them, however many
-    rows the fit has, and all draws are used: a second at most, beside minutes of sampling.
+    rows the fit has, and fewer where draws are many and large; all draws are used.
     """
     sizes, stats = fit.posterior.sizes, fit.sample_stats
     draws = fit.parameters()

@@ -92,3 +92,16 @@ def test_what_cannot_be_stacked():
     assert gb.stack_chains(fit).weights.shape == (2,)
     with pytest.raises(ValueError, match="must have finite draws"):
         gb.stack_chains(fit.with_group("posterior", fit.posterior * np.nan))
+
+
+def test_no_other_weights_are_better():
+    """Karush, Kuhn and Tucker: members with a share gain equally, the others less."""
+    rng = np.random.default_rng(1)
+    logs = np.log(rng.gamma(1.0, size=(5, 400)) * [[1.0], [0.9], [1.1], [0.3], [1.0]])
+    weights = stacking_weights(logs)
+    densities = np.exp(logs)
+    gain = (densities / (weights @ densities)).mean(axis=1)
+    used = weights > 0.01
+    assert 1 < used.sum() < 5
+    np.testing.assert_allclose(gain[used], 1, atol=1e-4)
+    assert (gain[~used] < 1).all()
