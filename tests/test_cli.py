@@ -280,7 +280,8 @@ def test_switched_labels_are_said_and_left_out(fitted, monkeypatch):
     report = json.loads((directory / "report.json").read_text())
     assert report["labels_switched"] is True
     reason = (
-        "components changed places between draws, so that an average per component means nothing"
+        "components changed places between draws or cannot be told apart, so that an average per "
+        "component means nothing; see align_labels"
     )
     names = ["responsibilities.csv", "components.png", "responsibilities.png"]
     assert report["left_out"] == dict.fromkeys(names, reason)

@@ -30,7 +30,8 @@ __all__ = ["Outcome", "execute"]
 
 # The exception speaks to a programmer.
 _SWITCHED = (
-    "components changed places between draws, so that an average per component means nothing"
+    "components changed places between draws or cannot be told apart, so that an average per "
+    "component means nothing; see align_labels"
 )
 
 
