@@ -186,7 +186,7 @@ def test_evidence_beside_the_rest():
     """The sum of the two groups' evidences is not near that of one."""
     rng = np.random.default_rng(2)
     X = np.concatenate([rng.standard_normal(25) - 5, rng.standard_normal(25) + 5])[:, None]
-    sampler = gb.NUTS(num_warmup=200, num_samples=300)
+    sampler = gb.NUTS(num_warmup=300, num_samples=600)
     found = gb.compare_n_components(
         X,
         (1, 2),
