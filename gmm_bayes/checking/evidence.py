@@ -184,10 +184,8 @@ def _refuse(fit: GMMFit) -> None:
 
 def _notes(fit: GMMFit, found: Bridge) -> Iterator[str]:
     """Why an answer should not be believed, and what to do about it."""
-    # Components that changed places do no harm here.
-    problems = [problem for problem in fit.problems if "changed places" not in problem]
-    if problems:
-        yield f"the chains should not be believed ({'; '.join(problems)}), see diagnose(fit)"
+    if fit.problems:
+        yield f"the chains should not be believed ({'; '.join(fit.problems)}), see diagnose(fit)"
     # Not ">": a NaN is no better.
     if not found.error <= _LARGEST_ERROR:
         yield (

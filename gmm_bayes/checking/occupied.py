@@ -10,11 +10,11 @@ import xarray as xr
 
 from gmm_bayes._validation import check_seed
 from gmm_bayes._vocabulary import CHAIN, DRAW
-from gmm_bayes.core import mixture
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.devices import double_precision
 from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.posterior.label_draws import labels_of_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,9 +196,7 @@ def _hits(
 
         def add(found: jax.Array, block: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
             place, X, is_row = block
-            ends = jnp.cumsum(mixture.responsibilities(X, draw), axis=1)
-            uniform = jax.random.uniform(jax.random.fold_in(draw_key, place), (len(X), 1))
-            labels = (uniform * ends[:, -1:] >= ends[:, :-1]).sum(axis=1)
+            labels = labels_of_rows(jax.random.fold_in(draw_key, place), X, draw)
             hit = (labels[:, None] == jnp.arange(n_components)) & is_row[:, None]
             return found | hit.any(axis=0), None
 

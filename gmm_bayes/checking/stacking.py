@@ -12,13 +12,12 @@ from gmm_bayes._validation import check_seed
 from gmm_bayes._vocabulary import CHAIN, CONSTANT_DATA, DRAW, OBSERVED_DATA, PRIOR, PRIOR_PREDICTIVE
 from gmm_bayes.checking.prediction import leave_one_out
 from gmm_bayes.inference import storage
+from gmm_bayes.inference.diagnostics import THRESHOLDS
 from gmm_bayes.inference.result import GMMFit, check_fit
 from gmm_bayes.inference.samplers import NUTS
 
 __all__ = ["StackedChains", "stack_chains", "stacking_weights"]
 
-# Beyond, PSIS-LOO of a row cannot be relied on.
-_LARGEST_K = 0.7
 # A fifth of them make the tail that PSIS smooths, which takes five.
 _FEWEST_DRAWS = 25
 # Of a symmetric Dirichlet prior on the weights, as in the paper: chains that predict alike get
@@ -138,7 +137,7 @@ def stack_chains(fit: GMMFit) -> StackedChains:
         densities.sum(axis=1),
         float(logsumexp(densities, axis=0, b=weights[:, None]).sum()),
         float(equal.sum()),
-        np.array([(one.pareto_k > _LARGEST_K).mean() for one in found]),
+        np.array([(one.pareto_k > THRESHOLDS["pareto_k"]).mean() for one in found]),
     )
 
 

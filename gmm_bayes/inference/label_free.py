@@ -6,6 +6,7 @@ import xarray as xr
 from gmm_bayes._vocabulary import CHAIN, DRAW
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.standardization import Standardization
 
 __all__ = ["label_free_quantities", "spread_rows"]
 
@@ -76,13 +77,10 @@ def spread_rows(X: np.ndarray, most: int) -> np.ndarray:
 
 def _at_rows(fit: GMMFit, draws: MixtureParameters) -> tuple[np.ndarray, np.ndarray]:
     """Log density (S, rows) of some rows in the user's units, and mean entropy (S,)."""
-    X = fit.X.values
-    centre, spread = X.mean(axis=0), X.std(axis=0)
-    spread = np.where(spread > 0, spread, 1.0)
-    X = (X - centre) / spread
+    units = Standardization.of(fit.X.values, fit.structure)
+    X, (weights, means, tril) = units.apply(fit.X.values), units.apply_to_parameters(draws)
     affordable = max(_ANCHORS, _MOST_NUMBERS // draws.means.size)
     X = X[spread_rows(X, min(_MOST_ROWS, affordable))]
-    means, tril = (draws.means - centre) / spread, draws.scale_tril / spread[:, None]
     n_draws = len(means)
     log_density, entropy = np.empty((n_draws, len(X))), np.empty(n_draws)
     size = max(1, _CHUNK // (means[0].size * len(X)))
@@ -90,7 +88,7 @@ def _at_rows(fit: GMMFit, draws: MixtureParameters) -> tuple[np.ndarray, np.ndar
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for begin in range(0, n_draws, size):
             some = slice(begin, begin + size)
-            scores = _scores(X, draws.weights[some], means[some], tril[some])
+            scores = _scores(X, weights[some], means[some], tril[some])
             largest = scores.max(axis=1, keepdims=True)
             shares = np.exp(scores - largest)
             total = shares.sum(axis=1, keepdims=True)
@@ -98,7 +96,7 @@ def _at_rows(fit: GMMFit, draws: MixtureParameters) -> tuple[np.ndarray, np.ndar
             terms = np.where(shares > 0, shares / total * log_shares, shares)
             log_density[some] = (largest + np.log(total))[:, 0]
             entropy[some] = -terms.sum(axis=1).mean(axis=1)
-    return log_density - np.log(spread).sum(), np.where(entropy < _NO_ENTROPY, 0.0, entropy)
+    return log_density - units.log_volume, np.where(entropy < _NO_ENTROPY, 0.0, entropy)
 
 
 def _scores(X: np.ndarray, weights: np.ndarray, means: np.ndarray, tril: np.ndarray) -> np.ndarray:

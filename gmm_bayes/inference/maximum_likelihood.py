@@ -188,31 +188,28 @@ def search(
     InferenceError
         If no start has a finite likelihood.
     """
-    structure = COVARIANCE_STRUCTURES[spec.covariance_type]
-    units = Standardization.of(table.values, structure, row_weights)
+    X = table.values
+    units = Standardization.of(X, COVARIANCE_STRUCTURES[spec.covariance_type], row_weights)
     forget_programs()
-    with persistent_cache(), double_precision(), few_threads(table.values):
-        rows = _blocks(table.values, units, row_weights, room)
+    with persistent_cache(), double_precision(), few_threads(X):
+        rows = _blocks(X, units, row_weights, room)
+        some = slice(None) if isinstance(init, MixtureParameters) else some_rows(len(X), seed)
+        counts = None if row_weights is None else row_weights[some]
+        few = rows if isinstance(some, slice) else _blocks(X[some], units, counts)
         if isinstance(init, MixtureParameters):
             methods: list[str] = ["given"]
-            some: Any = slice(None)
-            given = jax.device_put(units.apply_to_parameters(init))
-            moments = e_step(given, rows, hard=settings.hard)[1][None]
+            moments = _moments_at(units.apply_to_parameters(init), rows, settings)
         else:
             methods = [*start_methods(init, n_init)]
-            some = some_rows(len(table.values), seed)
-            counts = None if row_weights is None else row_weights[some]
-            Z = units.apply(table.values[some])
+            Z = units.apply(X[some])
             moments = first_moments(Z, spec.n_components, methods, seed, counts)
-        all_rows = isinstance(some, slice)
-        few = rows if all_rows else _blocks(table.values[some], units, counts)
         solutions = _run(moments, few, spec, settings)
         order = ranking(solutions, settings.reg_covar)
         starts = _table_of_starts(methods, solutions, order, few, units, settings.reg_covar)
-        if not all_rows:
+        if few is not rows:
             winner = jax.tree.map(lambda a: a[order[0]], solutions.mixture)
-            moments = e_step(winner, rows, hard=settings.hard)[1][None]
-            solutions, order = _run(moments, rows, spec, settings), np.array([0])
+            solutions = _run(_moments_at(winner, rows, settings), rows, spec, settings)
+            order = np.array([0])
         best: Solutions = jax.tree.map(lambda a: np.asarray(a[order[0]]), solutions)
         total = float(best.log_likelihood)
         if settings.hard and np.isfinite(total):
@@ -249,6 +246,11 @@ def _blocks(
             transform=units.apply,
         )
     )
+
+
+def _moments_at(mixture: Any, rows: RowBlocks, settings: EMSettings) -> Any:
+    """Moments, shape (1, K, D + 1, D + 1), of one start at a mixture in standard units."""
+    return e_step(jax.device_put(mixture), rows, hard=settings.hard)[1][None]
 
 
 def _run(moments: Any, rows: RowBlocks, spec: ModelSpec, settings: EMSettings) -> Solutions:

@@ -36,6 +36,9 @@ from gmm_bayes.model.priors import Priors
 
 __all__ = ["GMMFit", "check_fit", "load"]
 
+# Results of the first versions have it among the problems, in these words.
+_SWITCHED = "changed places"
+
 
 @dataclass(frozen=True, eq=False)
 class GMMFit:
@@ -149,15 +152,14 @@ class GMMFit:
     @property
     def problems(self) -> tuple[str, ...]:
         """Why the chains should not be believed, as found when they ended; empty if they may be."""
-        return tuple(self._json("problems"))
+        return tuple(p for p in self._json("problems") if _SWITCHED not in p)
 
     @property
     def switched(self) -> bool:
         """Whether components changed places between draws, as found when `problems` were."""
-        # Results of the first versions have it among the problems.
         if "switched" in self.datatree.attrs:
             return bool(self._json("switched"))
-        return any("changed places" in problem for problem in self.problems)
+        return any(_SWITCHED in problem for problem in self._json("problems"))
 
     @property
     def alignment(self) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from gmm_bayes.inference import storage
 from gmm_bayes.inference.diagnostics import record_verdict
 from gmm_bayes.inference.initialization import nearest_centres
 from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.standardization import Standardization
 from gmm_bayes.posterior.identifiability import quality
 from gmm_bayes.posterior.labels import permuted
 from gmm_bayes.posterior.relabelling import RULES
@@ -114,14 +115,9 @@ def unaligned(fit: GMMFit) -> GMMFit:
 
 
 def _standardised(fit: GMMFit) -> tuple[np.ndarray, MixtureParameters]:
-    """Rows and draws in units of the columns' means and sds: no rule depends on units."""
-    X, (weights, means, scale_tril) = fit.X.values, fit.parameters()
-    centre, spread = X.mean(axis=0), X.std(axis=0)
-    # A constant column has no unit.
-    spread = np.where(spread > 0, spread, 1.0)
-    return (X - centre) / spread, MixtureParameters(
-        weights, (means - centre) / spread, scale_tril / spread[:, None]
-    )
+    """Rows and draws in standard units: no rule depends on units."""
+    units = Standardization.of(fit.X.values, fit.structure)
+    return units.apply(fit.X.values), units.apply_to_parameters(fit.parameters())
 
 
 def _best(fit: GMMFit, draws: MixtureParameters) -> int:

@@ -8,7 +8,7 @@ from gmm_bayes.core import mixture
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.devices import double_precision
 
-__all__ = ["draw_labels", "thinned"]
+__all__ = ["draw_labels", "labels_of_rows", "thinned"]
 
 _ROWS_PER_BLOCK = 1024
 
@@ -58,8 +58,14 @@ def _draw(key: jax.Array, number: jax.Array, X: jax.Array, draws: MixtureParamet
 
     def one(numbered: tuple[jax.Array, MixtureParameters]) -> jax.Array:
         place, draw = numbered
-        ends = jnp.cumsum(mixture.responsibilities(X, draw), axis=1)
-        uniform = jax.random.uniform(jax.random.fold_in(block_key, place), (len(X), 1))
-        return (uniform * ends[:, -1:] >= ends[:, :-1]).sum(axis=1).astype(jnp.int16)
+        labels = labels_of_rows(jax.random.fold_in(block_key, place), X, draw)
+        return labels.astype(jnp.int16)
 
     return jax.lax.map(one, (jnp.arange(len(draws.weights)), draws))
+
+
+def labels_of_rows(key: jax.Array, X: jax.Array, draw: MixtureParameters) -> jax.Array:
+    """Draw z_n ~ Categorical(r_n) for rows (N, D) under one mixture, shape (N,)."""
+    ends = jnp.cumsum(mixture.responsibilities(X, draw), axis=1)
+    uniform = jax.random.uniform(key, (len(X), 1))
+    return (uniform * ends[:, -1:] >= ends[:, :-1]).sum(axis=1)

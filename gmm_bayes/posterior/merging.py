@@ -105,9 +105,9 @@ def merge_components(
 
     the directly estimated misclassification probability of Hennig [1]_. The pair with the largest
     value, in either direction, is merged, the probabilities are found anew for what is left, and so
-    on until all are below the cutoff. A component without rows (its
-    responsibilities add up to less than one) is not merged. Which components overlap is thus
-    answered with its posterior probability, as far as the fit's number of components is believed.
+    on until all are below the cutoff. A component without rows (its responsibilities add up to less
+    than one) is not merged. Which components overlap is thus answered with its posterior
+    probability, as far as the fit's number of components is believed.
 
     References
     ----------
