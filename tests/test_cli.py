@@ -28,6 +28,7 @@ FILES = {
     "components.png",
     "density.png",
     "responsibilities.png",
+    "diagnostics.png",
     "config.resolved.toml",
     "report.json",
 }

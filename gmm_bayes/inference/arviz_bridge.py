@@ -11,7 +11,18 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-__all__ = ["ess", "import_arviz", "rhat", "smooth_log_weights", "smoothed_weights", "to_native"]
+__all__ = [
+    "ess",
+    "import_arviz",
+    "power_scaling",
+    "rhat",
+    "smooth_log_weights",
+    "smoothed_weights",
+    "to_native",
+]
+
+# By how much a density is raised and lowered to see what the posterior does, as in the paper.
+_POWERS = (0.99, 1.01)
 
 
 def import_arviz() -> Any:
@@ -75,3 +86,47 @@ def smooth_log_weights(
         smoothed, k = array_stats.psislw(-log_weights, r_eff=r_eff)
     smoothed = np.asarray(smoothed)
     return smoothed - logsumexp(smoothed, axis=-1, keepdims=True), np.atleast_1d(k)
+
+
+def power_scaling(values: np.ndarray, log_density: np.ndarray) -> np.ndarray:
+    """How much draws change when a factor of the joint density is raised to a power.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, num_chains, num_samples)
+        Draws of n quantities.
+    log_density : ndarray, shape (num_chains, num_samples)
+        Log of the factor: of a prior, or of the likelihood.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        The slope, at power 1, of the cumulative Jensen-Shannon distance from the posterior over
+        log2 of the power (Kallioinen, Paananen, Buerkner, Vehtari 2024), by importance weights.
+        NaN for draws that are not finite.
+    """
+    # Of arrays, not the functions of datasets: these take seconds to import in the older line, and
+    # break on a dim called component. The array functions are the same in both.
+    import_arviz()
+    from arviz_stats.base import array_stats
+
+    if not np.isfinite(log_density).all():
+        return np.full(len(values), np.nan)
+    if np.ptp(log_density) == 0:
+        return np.zeros(len(values))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # With few draws it complains of how few make a tail.
+        warnings.simplefilter("ignore", UserWarning)
+        lower, upper = (
+            np.exp(array_stats.power_scale_lw(log_density, alpha=power, axis=(0, 1)))
+            for power in _POWERS
+        )
+    lower, upper = lower / lower.sum(), upper / upper.sum()
+    return np.array(
+        [
+            array_stats.power_scale_sense(one, lower, upper, *_POWERS)
+            if np.isfinite(one).all()
+            else np.nan
+            for one in values
+        ]
+    )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gmm_bayes._vocabulary import CHAIN, DRAW, MEANS
-from gmm_bayes.inference import measures
+from gmm_bayes._vocabulary import CHAIN, CONSTANT_DATA, DRAW, MEANS
+from gmm_bayes.inference import measures, sensitivity
 from gmm_bayes.inference.result import GMMFit, check_fit
 from gmm_bayes.inference.samplers import NUTS
 
@@ -25,6 +25,9 @@ __all__ = ["THRESHOLDS", "Diagnosis", "diagnose", "record_verdict"]
 # wide as its column has collapsed.
 # Vehtari, Simpson, Gelman, Yao, Gabry (2024), Pareto smoothed importance sampling: weights whose
 # tail has a shape above 0.7 cannot be averaged with.
+# Kallioinen, Paananen, Buerkner, Vehtari (2024), Detecting and diagnosing prior and likelihood
+# sensitivity with power-scaling: a sensitivity of 0.05 is worth a look. Ours: a prior is strong
+# where the posterior is at least half as sensitive to it as to the likelihood.
 THRESHOLDS: Final = {
     "rhat": 1.01,
     "ess_per_chain": 100,
@@ -34,6 +37,8 @@ THRESHOLDS: Final = {
     "collapsed_scale": 1e-4,
     "min_draws": 8,
     "pareto_k": 0.7,
+    "power_scaling": 0.05,
+    "prior_share": 0.5,
 }
 
 
@@ -75,6 +80,11 @@ class Diagnosis:
         Shape of the tail of the importance weights of `Laplace`; NaN for chains. Draws that are not
         chains have no R-hat, energy or modes: those are NaN or empty, and the ESS is that of the
         weights.
+    prior_sensitivity : float
+        The largest power-scaling sensitivity to the priors, as by `prior_sensitivity`, of the log
+        density at ten rows, the mixture's mean and, where components kept their places, the
+        parameters of those with enough rows. Where it is above 0.05, and half of that to the
+        likelihood, there is a note. NaN where there are problems, or no priors.
     """
 
     ok: bool
@@ -96,6 +106,7 @@ class Diagnosis:
     switched: bool
     collapsed: tuple[int, ...]
     pareto_k: float
+    prior_sensitivity: float
 
     def __repr__(self) -> str:
         numbers = (
@@ -145,6 +156,9 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     while `components_ok` is False; `align_labels` renumbers the components, and `diagnose` of its
     result judges their parameters. Draws of `Laplace` are judged by their importance weights.
 
+    A strong prior does not make chains wrong: where one decides what the data should, that is a
+    note, and `prior_sensitivity(fit)` has the rest.
+
     References
     ----------
     .. [1] A. Vehtari, A. Gelman, D. Simpson, B. Carpenter, P.-C. Buerkner (2021). Rank-
@@ -164,14 +178,29 @@ def diagnose(fit: GMMFit) -> Diagnosis:
         "collapsed": measures.collapsed_components(fit, THRESHOLDS["collapsed_scale"]),
     }
     found = list(_findings(fit, numbers) if chains else _findings_of_weights(numbers))
+    # Of draws that are not believed there is nothing to say.
+    leaning = None if found else _leaning(fit, switched=numbers["switched"])
     advice = [advice for _, advice in found] + [_ALIGN] * _can_be_aligned(fit, numbers)
     return Diagnosis(
         ok=not found,
         components_ok=not found and not numbers["switched"],
         problems=tuple(problem for problem, _ in found),
         advice=tuple(dict.fromkeys(advice)),
-        notes=tuple(_notes(fit, numbers)),
+        notes=(*_notes(fit, numbers), *sensitivity.words(leaning, THRESHOLDS["power_scaling"])),
+        prior_sensitivity=np.nan if leaning is None else leaning.highest,
         **numbers,
+    )
+
+
+def _leaning(fit: GMMFit, *, switched: bool) -> sensitivity.Leaning | None:
+    """What follows the priors most; None where there are none."""
+    if CONSTANT_DATA not in fit.datatree.children:
+        return None
+    return sensitivity.leaning(
+        fit,
+        parameters=not switched,
+        threshold=THRESHOLDS["power_scaling"],
+        share=THRESHOLDS["prior_share"],
     )
 
 
