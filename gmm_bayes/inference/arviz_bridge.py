@@ -5,6 +5,7 @@ keeps a DataTree.
 """
 
 import warnings
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -80,12 +81,20 @@ def smooth_log_weights(
     if hasattr(az, "psislw"):
         smoothed, k = az.psislw(log_weights, reff=r_eff)
     else:
-        from arviz_stats.base import array_stats
-
         # It is given log-likelihoods of what is left out: minus log weights.
-        smoothed, k = array_stats.psislw(-log_weights, r_eff=r_eff)
+        smoothed, k = _array_stats().psislw(-log_weights, r_eff=r_eff)
     smoothed = np.asarray(smoothed)
     return smoothed - logsumexp(smoothed, axis=-1, keepdims=True), np.atleast_1d(k)
+
+
+def _array_stats() -> Any:
+    """Functions of arrays, the same in both lines.
+
+    Those of datasets take seconds to import in the older one, and power-scaling's break on a dim
+    called component.
+    """
+    import_arviz()
+    return import_module("arviz_stats.base").array_stats
 
 
 def power_scaling(values: np.ndarray, log_density: np.ndarray) -> np.ndarray:
@@ -105,11 +114,7 @@ def power_scaling(values: np.ndarray, log_density: np.ndarray) -> np.ndarray:
         log2 of the power (Kallioinen, Paananen, Buerkner, Vehtari 2024), by importance weights.
         NaN for draws that are not finite.
     """
-    # Of arrays, not the functions of datasets: these take seconds to import in the older line, and
-    # break on a dim called component. The array functions are the same in both.
-    import_arviz()
-    from arviz_stats.base import array_stats
-
+    array_stats = _array_stats()
     if not np.isfinite(log_density).all():
         return np.full(len(values), np.nan)
     if np.ptp(log_density) == 0:

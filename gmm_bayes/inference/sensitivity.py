@@ -95,7 +95,7 @@ def scaled(named: Named, log_factors: Named) -> dict[str, np.ndarray]:
 def all_quantities(fit: GMMFit, *, parameters: bool) -> Named:
     """Label-free quantities, and every free parameter if wanted."""
     free = label_free_quantities(fit)
-    found = {}
+    found: Named = {}
     for name in _LABEL_FREE:
         found |= dict(_label_free_entries(name, free[name].values, fit.feature_names))
     if parameters:
@@ -151,7 +151,8 @@ def _strongest(
     sites = {site: log for site, log in log_factors.items() if site != LIKELIHOOD}
     each = scaled({name: named[name]}, sites)
     site = max(each, key=lambda s: each[s][0])
-    return Leaning(highest, name, *map(float, strong[name]), site, len(strong) - 1)
+    prior, likelihood = strong[name]
+    return Leaning(highest, name, float(prior), float(likelihood), site, len(strong) - 1)
 
 
 def words(found: Leaning | None, threshold: float) -> Iterator[str]:
@@ -217,12 +218,12 @@ def _parameter_entries(
     variable: xr.DataArray, components: "list[int] | range"
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Each free number of a site with its name, of some components where it has components."""
-    variable = variable.transpose(CHAIN, DRAW, ...)
-    dims = variable.dims[2:]
+    variable = variable.transpose(..., CHAIN, DRAW)
+    dims = variable.dims[:-2]
     places = [components if dim == COMPONENT else range(variable.sizes[dim]) for dim in dims]
     for place in itertools.product(*places):
         # What is on the diagonal of a Cholesky factor follows from its row.
         if variable.name == CORRELATION_CHOLESKY and place[-2] <= place[-1]:
             continue
         labels = [str(variable.coords[dim].values[i]) for dim, i in zip(dims, place, strict=True)]
-        yield f"{variable.name}[{', '.join(labels)}]", variable.values[:, :, *place]
+        yield f"{variable.name}[{', '.join(labels)}]", variable.values[place]
