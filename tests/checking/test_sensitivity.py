@@ -140,6 +140,14 @@ def test_default_priors_are_no_alarm(faithful_fit):
     assert told.table.index[-1] == "correlation_cholesky[1, waiting, eruptions]"
 
 
+def test_data_that_say_much_more_leave_no_prior_strong(faithful_fit, monkeypatch):
+    monkeypatch.setitem(diagnostics.THRESHOLDS, "power_scaling", 0.005)
+    assert gb.diagnose(faithful_fit).prior_sensitivity > 0.005
+    assert prior_notes(faithful_fit) == []
+    monkeypatch.setitem(diagnostics.THRESHOLDS, "prior_share", 0.0)
+    assert len(prior_notes(faithful_fit)) == 1
+
+
 def test_each_site_is_named_by_its_own_prior(faithful, faithful_fit):
     """The same draws, seen as the posterior under other priors, lean on those."""
     for site, field, value in (
