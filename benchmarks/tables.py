@@ -14,6 +14,12 @@ import targets
 
 README = record.HERE / "README.md"
 NOT_MEASURED = "not measured"
+# What the quality of a decision is.
+QUALITIES = {
+    "align_labels": "share of draws in one order",
+    "coassignment": "largest error",
+    "partition": "adjusted Rand index",
+}
 
 
 def number(value, digits=3):
@@ -233,6 +239,25 @@ def many_table(rows):
     return table(header, lines)
 
 
+def decisions_table(rows):
+    header = ["N, K, D", "call", "draws", "s", "first call, s", "its peak, MB", "result, MB"]
+    header += ["quality"]
+    lines = [
+        [
+            size(row),
+            row["method"],
+            number(row["num_draws"]),
+            number(row["seconds"]),
+            number(row["first_call_seconds"]),
+            number(row["first_call_memory_mb"]),
+            number(row["result_mb"]),
+            f"{QUALITIES[row['method']]} {number(row['quality'])}",
+        ]
+        for row in rows["decisions"]
+    ]
+    return table(header, lines)
+
+
 def gpu_tables(rows):
     parts = [f(rows, gpu=True) for f in (gradient_table, sampling_table, scaling_table)]
     measured = [part for part in parts if part != NOT_MEASURED]
@@ -277,6 +302,7 @@ TABLES = {
     "em": em_table,
     "em_memory": em_memory_table,
     "many": many_table,
+    "decisions": decisions_table,
     "gpu": gpu_tables,
     "machines": machines_table,
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gmm_bayes.checking.comparison import compare_n_components
     from gmm_bayes.checking.evidence import Evidence, log_evidence
     from gmm_bayes.checking.occupied import occupied_components
+    from gmm_bayes.checking.sensitivity import PriorSensitivity, prior_sensitivity
     from gmm_bayes.checking.stacking import StackedChains, stack_chains
     from gmm_bayes.core.mixture import MixtureParameters
     from gmm_bayes.estimator import BayesianGMM
@@ -55,6 +56,8 @@ _HOMES = {
     "Evidence": "gmm_bayes.checking.evidence",
     "log_evidence": "gmm_bayes.checking.evidence",
     "occupied_components": "gmm_bayes.checking.occupied",
+    "PriorSensitivity": "gmm_bayes.checking.sensitivity",
+    "prior_sensitivity": "gmm_bayes.checking.sensitivity",
     "StackedChains": "gmm_bayes.checking.stacking",
     "stack_chains": "gmm_bayes.checking.stacking",
     "MixtureParameters": "gmm_bayes.core.mixture",
@@ -112,6 +115,7 @@ __all__ = [
     "MergedComponents",
     "MixtureParameters",
     "Partition",
+    "PriorSensitivity",
     "Priors",
     "Reject",
     "StackedChains",
@@ -141,6 +145,7 @@ __all__ = [
     "occupied_components",
     "partition",
     "plots",
+    "prior_sensitivity",
     "responsibilities",
     "sample_predictive",
     "stack_chains",

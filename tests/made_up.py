@@ -31,11 +31,13 @@ def made_up_fit(
     noise=0.1,
     weight_noise=400.0,
     prior=CENTRES,
+    prior_variance=0.1,
     seed=0,
 ):
     """Draws about one mixture of unit spread, CHAINS x `n_draws` of them, and rows from it.
 
-    `prior` is "centres" for one that is centred at the means, or "symmetric" for equal centres.
+    `prior` is "centres" for one that is centred at the means, or "symmetric" for equal centres;
+    `prior_variance` is that of every mean.
     """
     means = np.asarray(means, float)
     k, d = means.shape
@@ -58,10 +60,11 @@ def made_up_fit(
         )
     labels = rng.choice(k, n_obs, p=weights)
     X = means[labels] + rng.standard_normal((n_obs, d))
-    return as_fit(X, sites, structure, prior_centres=means if prior == CENTRES else 0 * means)
+    centres = means if prior == CENTRES else 0 * means
+    return as_fit(X, sites, structure, prior_centres=centres, prior_variance=prior_variance)
 
 
-def as_fit(X, sites, structure, *, prior_centres):
+def as_fit(X, sites, structure, *, prior_centres, prior_variance=0.1):
     """A tree like that of `fit` around sites with shapes (chain, draw, ...)."""
     n_obs, d = X.shape
     shape = sites["weights"].shape[:2]
@@ -91,7 +94,7 @@ def as_fit(X, sites, structure, *, prior_centres):
             {
                 "weight_concentration": (COMPONENT, np.full(k, 0.5)),
                 "mean_loc": ((COMPONENT, FEATURE), prior_centres),
-                "mean_covariance": ((FEATURE, FEATURE2), 0.1 * np.eye(d)),
+                "mean_covariance": ((FEATURE, FEATURE2), prior_variance * np.eye(d)),
                 "scale_scale": (FEATURE, np.ones(d)),
                 "correlation_concentration": ((), np.asarray(2.0)),
             },

@@ -93,3 +93,17 @@ def test_a_small_em_run(record, tmp_path):
     assert rows["gmm_bayes"]["compile_seconds"] > 0
     assert rows["gmm_bayes, fit_em"]["memory_beyond_data_mb"] > 0
     assert "| 200, 2, 2 | scikit-learn |" in remade_page(tmp_path)
+
+
+def test_a_small_run_of_decisions(record, tmp_path):
+    done = run("decisions.py", "--sizes", 120, "--draws", 400, "--rows", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {row["method"]: row for row in record.read_rows("decisions", tmp_path)}
+    assert set(rows) == {"align_labels", "coassignment", "partition"}
+    for row in rows.values():
+        assert not {*record.ALWAYS, "seconds", "first_call_memory_mb"} - set(row)
+        assert row["num_draws"] == 400
+    assert rows["align_labels"]["quality"] > 0.99
+    assert rows["coassignment"]["quality"] < 1e-10
+    assert rows["partition"]["quality"] > 0.9
+    assert "| 120, 5, 2 | partition | 400 |" in remade_page(tmp_path)

@@ -28,6 +28,7 @@ FILES = {
     "components.png",
     "density.png",
     "responsibilities.png",
+    "diagnostics.png",
     "config.resolved.toml",
     "report.json",
 }
@@ -200,6 +201,8 @@ def test_the_report_is_the_diagnosis(done, fitted):
         "max_tree_depth_hits": diagnosis.n_max_tree_depth,
         "worse_chains": [],
         "labels_switched": False,
+        # Of chains that are not believed nothing is said.
+        "prior_sensitivity": None,
         "n_components": 2,
         "occupied_components": 2.0,
         "data": {"source": "old_faithful", "n_obs": 272, "columns": ["eruptions", "waiting"]},

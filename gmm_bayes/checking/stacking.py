@@ -13,13 +13,12 @@ from gmm_bayes._vocabulary import CHAIN, CONSTANT_DATA, DRAW, OBSERVED_DATA, PRI
 from gmm_bayes.checking.prediction import leave_one_out
 from gmm_bayes.inference import storage
 from gmm_bayes.inference.diagnostics import THRESHOLDS
+from gmm_bayes.inference.measures import FEWEST_LOO_DRAWS
 from gmm_bayes.inference.result import GMMFit, check_fit
 from gmm_bayes.inference.samplers import NUTS
 
 __all__ = ["StackedChains", "stack_chains", "stacking_weights"]
 
-# A fifth of them make the tail that PSIS smooths, which takes five.
-_FEWEST_DRAWS = 25
 # Of a symmetric Dirichlet prior on the weights, as in the paper: chains that predict alike get
 # equal weights, not arbitrary ones.
 _CONCENTRATION = 1.001
@@ -148,9 +147,9 @@ def _refuse(fit: GMMFit) -> None:
     if fit.stacking is not None:
         raise ValueError("stack_chains must have chains as they were sampled, got resampled draws")
     n_draws = fit.posterior.sizes[DRAW]
-    if n_draws < _FEWEST_DRAWS:
+    if n_draws < FEWEST_LOO_DRAWS:
         raise ValueError(
-            f"stack_chains must have at least {_FEWEST_DRAWS} draws a chain, got {n_draws}; run "
+            f"stack_chains must have at least {FEWEST_LOO_DRAWS} draws a chain, got {n_draws}; run "
             "more (num_samples)"
         )
     if not all(np.isfinite(array).all() for array in fit.parameters()):

@@ -5,13 +5,25 @@ keeps a DataTree.
 """
 
 import warnings
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-__all__ = ["ess", "import_arviz", "rhat", "smooth_log_weights", "smoothed_weights", "to_native"]
+__all__ = [
+    "ess",
+    "import_arviz",
+    "power_scaling",
+    "rhat",
+    "smooth_log_weights",
+    "smoothed_weights",
+    "to_native",
+]
+
+# By how much a density is raised and lowered to see what the posterior does, as in the paper.
+_POWERS = (0.99, 1.01)
 
 
 def import_arviz() -> Any:
@@ -69,9 +81,57 @@ def smooth_log_weights(
     if hasattr(az, "psislw"):
         smoothed, k = az.psislw(log_weights, reff=r_eff)
     else:
-        from arviz_stats.base import array_stats
-
         # It is given log-likelihoods of what is left out: minus log weights.
-        smoothed, k = array_stats.psislw(-log_weights, r_eff=r_eff)
+        smoothed, k = _array_stats().psislw(-log_weights, r_eff=r_eff)
     smoothed = np.asarray(smoothed)
     return smoothed - logsumexp(smoothed, axis=-1, keepdims=True), np.atleast_1d(k)
+
+
+def _array_stats() -> Any:
+    """Functions of arrays, the same in both lines.
+
+    Those of datasets take seconds to import in the older one, and power-scaling's break on a dim
+    called component.
+    """
+    import_arviz()
+    return import_module("arviz_stats.base").array_stats
+
+
+def power_scaling(values: np.ndarray, log_density: np.ndarray) -> np.ndarray:
+    """How much draws change when a factor of the joint density is raised to a power.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, num_chains, num_samples)
+        Draws of n quantities.
+    log_density : ndarray, shape (num_chains, num_samples)
+        Log of the factor: of a prior, or of the likelihood.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        The slope, at power 1, of the cumulative Jensen-Shannon distance from the posterior over
+        log2 of the power (Kallioinen, Paananen, Buerkner, Vehtari 2024), by importance weights.
+        NaN for draws that are not finite.
+    """
+    array_stats = _array_stats()
+    if not np.isfinite(log_density).all():
+        return np.full(len(values), np.nan)
+    if np.ptp(log_density) == 0:
+        return np.zeros(len(values))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # With few draws it complains of how few make a tail.
+        warnings.simplefilter("ignore", UserWarning)
+        lower, upper = (
+            np.exp(array_stats.power_scale_lw(log_density, alpha=power, axis=(0, 1)))
+            for power in _POWERS
+        )
+    lower, upper = lower / lower.sum(), upper / upper.sum()
+    return np.array(
+        [
+            array_stats.power_scale_sense(one, lower, upper, *_POWERS)
+            if np.isfinite(one).all()
+            else np.nan
+            for one in values
+        ]
+    )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gmm_bayes._vocabulary import CHAIN, DRAW, MEANS
-from gmm_bayes.inference import measures
+from gmm_bayes._vocabulary import CHAIN, CONSTANT_DATA, DRAW, MEANS
+from gmm_bayes.inference import measures, sensitivity
 from gmm_bayes.inference.result import GMMFit, check_fit
 from gmm_bayes.inference.samplers import NUTS
 
@@ -25,15 +25,24 @@ __all__ = ["THRESHOLDS", "Diagnosis", "diagnose", "record_verdict"]
 # wide as its column has collapsed.
 # Vehtari, Simpson, Gelman, Yao, Gabry (2024), Pareto smoothed importance sampling: weights whose
 # tail has a shape above 0.7 cannot be averaged with.
+# Kallioinen, Paananen, Buerkner, Vehtari (2024), Detecting and diagnosing prior and likelihood
+# sensitivity with power-scaling: a sensitivity of 0.05 is worth a look. Ours: a prior is strong
+# where the posterior is at least half as sensitive to it as to the likelihood.
+# Sivula, Magnusson, Matamoros, Vehtari (2020), Uncertainty in Bayesian leave-one-out cross-
+# validation based model comparison: below four nats a difference is small, its error not known.
 THRESHOLDS: Final = {
     "rhat": 1.01,
     "ess_per_chain": 100,
     "e_bfmi": 0.3,
     "worse_chain_sd": 3.0,
+    "worse_chain_elpd": 4.0,
+    "worse_chain_se": 3.0,
     "repeated_share": 0.1,
     "collapsed_scale": 1e-4,
     "min_draws": 8,
     "pareto_k": 0.7,
+    "power_scaling": 0.05,
+    "prior_share": 0.5,
 }
 
 
@@ -61,8 +70,12 @@ class Diagnosis:
     e_bfmi, repeated_share, log_likelihood : ndarray, shape (num_chains,)
         Energy's Bayesian fraction of missing information, the share of draws equal to the one
         before, and the mean log-likelihood (nats), per chain.
+    elpd : ndarray, shape (num_chains,)
+        Expected log predictive density of all rows by each chain alone (nats), by leave-one-out on
+        at most 256 of them; NaN where chains agree, or have too few draws to say.
     worse_chains : tuple of int
-        Chains that sit in a worse mode.
+        Chains that sit in a worse mode: that predict left-out rows worse than the best chain does,
+        or have a lower log-likelihood than the best of those that do not.
     n_occupied : float
         Median over draws of the number of components whose responsibilities add up to at least one
         row.
@@ -75,6 +88,11 @@ class Diagnosis:
         Shape of the tail of the importance weights of `Laplace`; NaN for chains. Draws that are not
         chains have no R-hat, energy or modes: those are NaN or empty, and the ESS is that of the
         weights.
+    prior_sensitivity : float
+        The largest power-scaling sensitivity to the priors, as by `prior_sensitivity`, of the log
+        density at ten rows, the mixture's mean and, where components kept their places, the
+        parameters of those with enough rows. Where it is above 0.05, and half of that to the
+        likelihood, there is a note. NaN where there are problems, or no priors.
     """
 
     ok: bool
@@ -91,11 +109,13 @@ class Diagnosis:
     e_bfmi: np.ndarray
     repeated_share: np.ndarray
     log_likelihood: np.ndarray
+    elpd: np.ndarray
     worse_chains: tuple[int, ...]
     n_occupied: float
     switched: bool
     collapsed: tuple[int, ...]
     pareto_k: float
+    prior_sensitivity: float
 
     def __repr__(self) -> str:
         numbers = (
@@ -145,6 +165,9 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     while `components_ok` is False; `align_labels` renumbers the components, and `diagnose` of its
     result judges their parameters. Draws of `Laplace` are judged by their importance weights.
 
+    A strong prior does not make chains wrong: where one decides what the data should, that is a
+    note, and `prior_sensitivity(fit)` has the rest.
+
     References
     ----------
     .. [1] A. Vehtari, A. Gelman, D. Simpson, B. Carpenter, P.-C. Buerkner (2021). Rank-
@@ -164,14 +187,29 @@ def diagnose(fit: GMMFit) -> Diagnosis:
         "collapsed": measures.collapsed_components(fit, THRESHOLDS["collapsed_scale"]),
     }
     found = list(_findings(fit, numbers) if chains else _findings_of_weights(numbers))
+    # Of draws that are not believed there is nothing to say.
+    leaning = None if found else _leaning(fit, switched=numbers["switched"])
     advice = [advice for _, advice in found] + [_ALIGN] * _can_be_aligned(fit, numbers)
     return Diagnosis(
         ok=not found,
         components_ok=not found and not numbers["switched"],
         problems=tuple(problem for problem, _ in found),
         advice=tuple(dict.fromkeys(advice)),
-        notes=tuple(_notes(fit, numbers)),
+        notes=(*_notes(fit, numbers), *sensitivity.words(leaning, THRESHOLDS["power_scaling"])),
+        prior_sensitivity=np.nan if leaning is None else leaning.highest,
         **numbers,
+    )
+
+
+def _leaning(fit: GMMFit, *, switched: bool) -> sensitivity.Leaning | None:
+    """What follows the priors most; None where there are none."""
+    if CONSTANT_DATA not in fit.datatree.children:
+        return None
+    return sensitivity.leaning(
+        fit,
+        parameters=not switched,
+        threshold=THRESHOLDS["power_scaling"],
+        share=THRESHOLDS["prior_share"],
     )
 
 
@@ -190,7 +228,7 @@ def _of_chains(fit: GMMFit) -> dict[str, Any]:
     table = measures.agreement_table(fit)
     switched = measures.labels_switched(fit)
     judged = table[table["label_free"].astype(bool)] if switched else table
-    log_likelihood = stats["log_likelihood"].values
+    elpd, worse = _worse_chains(fit, table)
     return {
         "rhat": float(judged["rhat"].max(skipna=False)),
         "ess_bulk": float(judged["ess_bulk"].min(skipna=False)),
@@ -200,10 +238,33 @@ def _of_chains(fit: GMMFit) -> dict[str, Any]:
         "n_max_tree_depth": int((stats["n_steps"] >= 2.0**fit.sampler.max_tree_depth - 1).sum()),
         "e_bfmi": measures.e_bfmi(stats["energy"].values),
         "repeated_share": measures.repeated_share(fit.posterior[MEANS]),
-        "worse_chains": measures.worse_chains(log_likelihood, THRESHOLDS["worse_chain_sd"]),
+        "elpd": elpd,
+        "worse_chains": worse,
         "switched": switched,
         "pareto_k": np.nan,
     }
+
+
+def _worse_chains(fit: GMMFit, table: "pd.DataFrame") -> tuple[np.ndarray, tuple[int, ...]]:
+    """Each chain's elpd in nats, and the chains in a worse mode.
+
+    A chain may reach a high log-likelihood with a component that follows single rows. So those that
+    predict worse are found first, and the others compared by their log-likelihood.
+    """
+    log_likelihood = fit.sample_stats["log_likelihood"].transpose(CHAIN, DRAW).values
+    elpd = np.full(len(log_likelihood), np.nan)
+    by_elpd: tuple[int, ...] = ()
+    # Chains that agree in what does not depend on labels predict alike.
+    if table["rhat"][table["label_free"].astype(bool)].max() > THRESHOLDS["rhat"]:
+        by_row = measures.chain_elpd(fit)
+        by_elpd = measures.worse_by_elpd(
+            by_row, fit.n_obs, THRESHOLDS["worse_chain_elpd"], THRESHOLDS["worse_chain_se"]
+        )
+        if by_row.size:
+            elpd = by_row.mean(axis=1) * fit.n_obs
+    rest = np.setdiff1d(np.arange(len(elpd)), by_elpd)
+    lower = measures.worse_chains(log_likelihood[rest], THRESHOLDS["worse_chain_sd"])
+    return elpd, tuple(sorted({*by_elpd, *rest[list(lower)].tolist()}))
 
 
 def _of_weights(fit: GMMFit) -> dict[str, Any]:
@@ -218,6 +279,7 @@ def _of_weights(fit: GMMFit) -> dict[str, Any]:
         "n_max_tree_depth": 0,
         "e_bfmi": unknown,
         "repeated_share": unknown,
+        "elpd": unknown,
         "worse_chains": (),
         "switched": fit.alignment is not None and measures.labels_switched(fit),
         "pareto_k": fit.run["pareto_k"],
@@ -267,10 +329,13 @@ def _disagreements(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
     # A collapsed component has no bound to its likelihood; the other chains are not the worse ones.
     if n["worse_chains"] and not n["collapsed"]:
-        means = ", ".join(f"{value:.1f}" for value in n["log_likelihood"])
+        means, elpd = (
+            ", ".join(f"{value:.1f}" for value in n[name]) for name in ("log_likelihood", "elpd")
+        )
+        left_out = f"; of rows left out: {elpd}" * bool(np.isfinite(n["elpd"]).all())
         yield (
             f"chains {list(n['worse_chains'])} sit in a worse mode "
-            f"(mean log-likelihood by chain: {means})",
+            f"(mean log-likelihood by chain: {means}{left_out})",
             "Start from a better solution (n_init, init) or take fewer components; to predict with "
             "these chains, weight them by stack_chains(fit).",
         )

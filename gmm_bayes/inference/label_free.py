@@ -8,7 +8,12 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.inference.standardization import Standardization
 
-__all__ = ["label_free_quantities", "spread_rows"]
+__all__ = [
+    "anchor_log_density",
+    "label_free_quantities",
+    "log_density_at_some_rows",
+    "spread_rows",
+]
 
 _ANCHORS = 10
 # Rows over which the entropy is averaged, at most; fewer where there are many large draws, so that
@@ -50,13 +55,12 @@ def label_free_quantities(fit: GMMFit) -> xr.Dataset:
     within = draws.covariances + away[..., :, None] * away[..., None, :]
     covariance = np.einsum("sk,skij->sij", draws.weights, within)
     log_density, entropy = _at_rows(fit, draws)
-    anchors = np.unique(np.linspace(0, log_density.shape[1] - 1, _ANCHORS).astype(int))
     values = {
         "sorted_weights": -np.sort(-draws.weights, axis=1),
         "mixture_mean": mean,
         "mixture_covariance": covariance[:, *np.tril_indices(mean.shape[1])],
         "entropy": entropy,
-        "anchor_log_density": log_density[:, anchors],
+        "anchor_log_density": log_density[:, _anchors(log_density.shape[1])],
     }
     by_chain = {
         name: (
@@ -68,6 +72,33 @@ def label_free_quantities(fit: GMMFit) -> xr.Dataset:
     return stats[["log_likelihood", "lp"]].assign(by_chain)
 
 
+def anchor_log_density(fit: GMMFit) -> np.ndarray:
+    """Log density of at most ten rows under every draw, shape (S, rows), in nats.
+
+    The quantity of that name of `label_free_quantities`, without the cost of the others.
+    """
+    draws = fit.parameters()
+    rows = _some_rows(fit, draws)
+    return _at_rows(fit, draws, rows[_anchors(len(rows))])[0]
+
+
+def log_density_at_some_rows(fit: GMMFit, most: int) -> np.ndarray:
+    """Log density of at most so many rows, and 256, under every draw, (S, rows), in nats."""
+    draws = fit.parameters()
+    return _at_rows(fit, draws, _some_rows(fit, draws, most))[0]
+
+
+def _anchors(n_rows: int) -> np.ndarray:
+    return np.unique(np.linspace(0, n_rows - 1, _ANCHORS).astype(int))
+
+
+def _some_rows(fit: GMMFit, draws: MixtureParameters, most: int = _MOST_ROWS) -> np.ndarray:
+    """Positions of the rows that are looked at."""
+    affordable = max(_ANCHORS, _MOST_NUMBERS // draws.means.size)
+    X = Standardization.of(fit.X.values, fit.structure).apply(fit.X.values)
+    return spread_rows(X, min(_MOST_ROWS, most, affordable))
+
+
 def spread_rows(X: np.ndarray, most: int) -> np.ndarray:
     """Positions of at most so many rows, equally spaced along the first principal component."""
     along = X @ np.linalg.eigh(np.atleast_2d(X.T @ X))[1][:, -1]
@@ -75,12 +106,13 @@ def spread_rows(X: np.ndarray, most: int) -> np.ndarray:
     return order[np.unique(np.linspace(0, len(X) - 1, min(most, len(X))).astype(int))]
 
 
-def _at_rows(fit: GMMFit, draws: MixtureParameters) -> tuple[np.ndarray, np.ndarray]:
+def _at_rows(
+    fit: GMMFit, draws: MixtureParameters, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Log density (S, rows) of some rows in the user's units, and mean entropy (S,)."""
     units = Standardization.of(fit.X.values, fit.structure)
     X, (weights, means, tril) = units.apply(fit.X.values), units.apply_to_parameters(draws)
-    affordable = max(_ANCHORS, _MOST_NUMBERS // draws.means.size)
-    X = X[spread_rows(X, min(_MOST_ROWS, affordable))]
+    X = X[_some_rows(fit, draws) if rows is None else rows]
     n_draws = len(means)
     log_density, entropy = np.empty((n_draws, len(X))), np.empty(n_draws)
     size = max(1, _CHUNK // (means[0].size * len(X)))

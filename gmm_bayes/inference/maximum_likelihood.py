@@ -49,6 +49,9 @@ from gmm_bayes.model.priors import few_threads
 
 __all__ = ["EMSettings", "fit_em", "search"]
 
+# The program holds the log-likelihood after each iteration of each start.
+_MOST_ITERATIONS = 100_000
+
 
 class EMSettings(NamedTuple):
     """When EM ends, and how rows are assigned; see `fit_em`."""
@@ -93,6 +96,7 @@ def fit_em(
     reg_covar : float
         Added to every variance, relative to the variance of its column.
     max_iter : int
+        Of each start, at most 100,000.
     sample_weight : array, shape (n_obs,), optional
         How often each row counts. A row with weight two is the same as two such rows.
     hard : bool
@@ -136,7 +140,7 @@ def fit_em(
     check_n_components(n_components)
     check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
     check_init(init)
-    n_init, max_iter = check_integer(n_init, "n_init", 1), check_integer(max_iter, "max_iter", 1)
+    n_init, max_iter = check_integer(n_init, "n_init", 1), _check_iterations(max_iter)
     if not isinstance(hard, bool):
         raise TypeError(f"hard must be True or False, got {hard!r}")
     settings = EMSettings(
@@ -231,6 +235,16 @@ def search(
         table,
         row_weights,
     )
+
+
+def _check_iterations(max_iter: Any) -> int:
+    """Return a number of iterations whose trace, a number for each of each start, is no burden."""
+    if check_integer(max_iter, "max_iter", 1) > _MOST_ITERATIONS:
+        raise ValueError(
+            f"max_iter must be at most {_MOST_ITERATIONS:,}, got {max_iter}; EM that has not "
+            "converged by then will not: raise tol"
+        )
+    return int(max_iter)
 
 
 def _blocks(

@@ -5,24 +5,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
+from scipy.special import logsumexp
 
 from gmm_bayes._vocabulary import CHAIN, COVARIANCES, DRAW
 from gmm_bayes.inference import arviz_bridge
-from gmm_bayes.inference.label_free import label_free_quantities
+from gmm_bayes.inference.label_free import label_free_quantities, log_density_at_some_rows
 from gmm_bayes.inference.result import GMMFit
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "FEWEST_LOO_DRAWS",
     "agreement_table",
     "bhattacharyya",
+    "chain_elpd",
     "collapsed_components",
     "e_bfmi",
     "labels_switched",
     "no_agreement",
     "repeated_share",
     "switched_share",
+    "worse_by_elpd",
     "worse_chains",
 ]
 
@@ -30,6 +34,10 @@ __all__ = [
 _MATCHED_DRAWS = 400
 # Share of them that may prefer another numbering: a stray draw is not a switch.
 _STRAY_SHARE = 0.01
+# A fifth of them make the tail that PSIS smooths, which takes five.
+FEWEST_LOO_DRAWS = 25
+# Rows that are left out, times chains: a third of a second's work.
+_MOST_LEFT_OUT = 1024
 _COLUMNS = ["label_free", "rhat", "ess_bulk", "ess_tail"]
 
 
@@ -172,6 +180,40 @@ def worse_chains(log_likelihood: np.ndarray, allowed_sd: float) -> tuple[int, ..
     # Below a tenth of a nat two chains say the same whatever their spread.
     allowed = allowed_sd * log_likelihood[best].std() + 0.1
     return tuple(int(c) for c in np.flatnonzero(means < means[best] - allowed))
+
+
+def chain_elpd(fit: GMMFit) -> np.ndarray:
+    """Leave-one-out log density of some rows under each chain alone, (num_chains, rows), in nats.
+
+    By PSIS, of at most 256 rows, equally spaced along the first principal component. Empty where
+    draws are too few or not finite.
+    """
+    sizes = fit.posterior.sizes
+    n_chains, n_draws = sizes[CHAIN], sizes[DRAW]
+    nothing = np.empty((n_chains, 0))
+    if n_draws < FEWEST_LOO_DRAWS:
+        return nothing
+    log_density = log_density_at_some_rows(fit, max(32, _MOST_LEFT_OUT // n_chains))
+    if not np.isfinite(log_density).all():
+        return nothing
+    lines = log_density.reshape(n_chains, n_draws, -1).swapaxes(1, 2)
+    smoothed, _ = arviz_bridge.smooth_log_weights(-lines.reshape(-1, n_draws))
+    return logsumexp(smoothed.reshape(lines.shape) + lines, axis=2)
+
+
+def worse_by_elpd(
+    elpd: np.ndarray, n_obs: int, allowed_nats: float, allowed_se: float
+) -> tuple[int, ...]:
+    """Chains that predict left-out rows (C, rows) clearly worse than the chain that does it best.
+
+    Clearly: by so many nats over all `n_obs` rows, and so many standard errors of the difference.
+    """
+    if not elpd.size:
+        return ()
+    behind = elpd[elpd.sum(axis=1).argmax()] - elpd
+    total = behind.mean(axis=1) * n_obs
+    error = behind.std(axis=1) / np.sqrt(elpd.shape[1]) * n_obs
+    return tuple(np.flatnonzero((total > allowed_nats) & (total > allowed_se * error)).tolist())
 
 
 def collapsed_components(fit: GMMFit, smallest_scale: float) -> tuple[int, ...]:

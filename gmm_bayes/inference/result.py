@@ -34,7 +34,7 @@ from gmm_bayes.inference import arviz_bridge, storage
 from gmm_bayes.inference.samplers import NUTS, Laplace
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["GMMFit", "check_fit", "load"]
+__all__ = ["GMMFit", "check_fit", "load", "refuse_marginal"]
 
 # Results of the first versions have it among the problems, in these words.
 _SWITCHED = "changed places"
@@ -108,7 +108,7 @@ class GMMFit:
     @cached_property
     def priors(self) -> Priors:
         """The priors of the fit with every shape filled in, in the user's units."""
-        self._refuse_marginal("has no priors; see those of the whole fit")
+        refuse_marginal(self, "has no priors; see those of the whole fit")
         constants = self.datatree[CONSTANT_DATA].to_dataset()
         return Priors(**{str(name): value.values for name, value in constants.items()})
 
@@ -219,18 +219,13 @@ class GMMFit:
         ValueError
             If this is a marginal, which the whole fit holds.
         """
-        self._refuse_marginal("is not saved; save the whole fit, and take the marginal of it again")
+        refuse_marginal(self, "is not saved; save the whole fit, and take the marginal of it again")
         return storage.write(self.datatree, Path(path))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GMMFit) and self.datatree.identical(other.datatree)
 
     __hash__ = None  # type: ignore[assignment]
-
-    def _refuse_marginal(self, what: str) -> None:
-        # The priors are of the whole fit: without them this cannot be one.
-        if CONSTANT_DATA not in self.datatree.children:
-            raise ValueError(f"a marginal {what}")
 
     def _json(self, name: str) -> Any:
         return json.loads(self.datatree.attrs[name])
@@ -297,6 +292,12 @@ def check_fit(fit: Any) -> None:
     """Raise unless this is a fit."""
     if not isinstance(fit, GMMFit):
         raise TypeError(f"fit must be a GMMFit, got {type(fit).__name__}; gmm_bayes.fit makes one")
+
+
+def refuse_marginal(fit: GMMFit, what: str) -> None:
+    """Raise `a marginal <what>` where a fit has no priors: they are of the whole fit."""
+    if CONSTANT_DATA not in fit.datatree.children:
+        raise ValueError(f"a marginal {what}")
 
 
 def _check_attributes(fit: GMMFit, source: Path) -> None:

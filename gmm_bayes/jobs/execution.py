@@ -170,5 +170,7 @@ def _write_pictures(job: Job, outcome: Outcome) -> None:
 
 
 def _save_picture(axes: Any, path: Path) -> None:
+    # A page of named panels, an array of them, or one.
+    panels = list(axes.values()) if isinstance(axes, dict) else np.ravel(axes)
     # The suffix of a temporary file says nothing of its format.
-    np.ravel(axes)[0].figure.savefig(path, format="png")
+    panels[0].figure.savefig(path, format="png")

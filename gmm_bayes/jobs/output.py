@@ -28,6 +28,7 @@ PICTURES = {
     "plot_components": "components.png",
     "plot_density": "density.png",
     "plot_responsibilities": "responsibilities.png",
+    "plot_diagnostics": "diagnostics.png",
 }
 _LOCK_FILE = ".gmm-bayes.lock"
 

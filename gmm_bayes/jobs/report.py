@@ -59,6 +59,7 @@ def to_json(job: "Job", outcome: "Outcome") -> str:
         "mean_log_likelihood": d.log_likelihood.tolist(),
         "worse_chains": d.worse_chains,
         "labels_switched": d.switched,
+        "prior_sensitivity": d.prior_sensitivity,
         "n_components": fit.n_components,
         "occupied_components": d.n_occupied,
         "data": {"source": job.source, "n_obs": fit.n_obs, "columns": fit.feature_names},

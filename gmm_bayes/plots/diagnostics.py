@@ -208,6 +208,9 @@ def _draw_ess(ax: Axes, table: pd.DataFrame, judged: np.ndarray, n_chains: int) 
         values = table[f"ess_{kind}"].to_numpy(float)
         bad = judged & ~(values >= enough)
         _draw_marks(ax, table, np.where(np.isfinite(values), values, 1), bad, marker)
+    if table.empty:
+        # Of a single draw nothing moves, and the line alone has no range.
+        ax.set_xlim(1, 10 * enough)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))

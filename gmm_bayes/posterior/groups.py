@@ -24,7 +24,7 @@ from gmm_bayes.core import mixture
 from gmm_bayes.inference.devices import double_precision
 from gmm_bayes.inference.labelling import label_sites
 from gmm_bayes.inference.potential import ModelSpec, sample_prior
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result import GMMFit, check_fit, refuse_marginal
 from gmm_bayes.posterior.density import log_likelihood
 from gmm_bayes.posterior.streaming import announce
 
@@ -53,10 +53,11 @@ def with_groups(fit: GMMFit, *groups: str, seed: Any = 0) -> GMMFit:
 
     Raises
     ------
-    ValueError
-        If a name is not one of these.
+    TypeError, ValueError
+        If `fit` is not a GMMFit, or is a marginal, or a name is not one of these.
     """
     check_fit(fit)
+    refuse_marginal(fit, "takes no groups; add them to the whole fit")
     words = check_seed(seed)
     for name in groups:
         check_choice(name, "group", tuple(_MAKERS))

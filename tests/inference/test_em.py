@@ -664,6 +664,12 @@ OPTIONS = {
     "n_init 1.0": ({"n_init": 1.0}, TypeError, integer("n_init", "1.0 of type float")),
     "max_iter 0": ({"max_iter": 0}, ValueError, "max_iter must be at least 1, got 0"),
     "max_iter 1e3": ({"max_iter": 1e3}, TypeError, integer("max_iter", "1000.0 of type float")),
+    "max_iter beyond its trace": (
+        {"max_iter": 100_001},
+        ValueError,
+        "max_iter must be at most 100,000, got 100001; EM that has not converged by then will not: "
+        "raise tol",
+    ),
     "hard": ({"hard": "no"}, TypeError, "hard must be True or False, got 'no'"),
     "hard None": ({"hard": None}, TypeError, "hard must be True or False, got None"),
     "device": (

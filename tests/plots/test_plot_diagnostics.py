@@ -125,3 +125,11 @@ def test_what_is_not_chains_is_refused(good: gb.GMMFit) -> None:
     laplace.datatree.attrs["sampler"] = json.dumps({"kind": "Laplace"})
     with pytest.raises(ValueError, match="plot_diagnostics must have chains"):
         gb.plots.plot_diagnostics(laplace)
+
+
+def test_a_run_of_one_draw_is_drawn_without_complaint(good):
+    one = gb.GMMFit(good.datatree.isel(chain=[0], draw=[0]))
+    axes = gb.plots.plot_diagnostics(one)
+    axes["ess"].figure.canvas.draw()
+    assert any(text.startswith("believe it? NO") for text in texts(axes))
+    plt.close("all")

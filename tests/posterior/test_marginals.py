@@ -66,6 +66,12 @@ def test_what_can_be_asked_of_a_marginal():
         marginal.priors  # noqa: B018
 
 
+@pytest.mark.parametrize("group", ["log_likelihood", "prior", "posterior_predictive"])
+def test_a_marginal_takes_no_groups(group):
+    with raises_exactly(ValueError, "a marginal takes no groups; add them to the whole fit"):
+        gb.with_groups(gb.marginal(small_fit(), "x1"), group)
+
+
 def test_a_marginal_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="a marginal is not saved; save the whole fit, and take"):
         gb.marginal(small_fit(), "x1").save(tmp_path / "x1.nc")
