@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gmm_bayes.checking.stacking import StackedChains, stack_chains
     from gmm_bayes.core.mixture import MixtureParameters
     from gmm_bayes.estimator import BayesianGMM
+    from gmm_bayes.inference.continuation import extend, resume
     from gmm_bayes.inference.diagnostics import Diagnosis, diagnose
     from gmm_bayes.inference.em_fit import EMFit
     from gmm_bayes.inference.many_fits import fit_many
@@ -62,6 +63,8 @@ _HOMES = {
     "stack_chains": "gmm_bayes.checking.stacking",
     "MixtureParameters": "gmm_bayes.core.mixture",
     "BayesianGMM": "gmm_bayes.estimator",
+    "extend": "gmm_bayes.inference.continuation",
+    "resume": "gmm_bayes.inference.continuation",
     "Diagnosis": "gmm_bayes.inference.diagnostics",
     "diagnose": "gmm_bayes.inference.diagnostics",
     "EMFit": "gmm_bayes.inference.em_fit",
@@ -131,6 +134,7 @@ __all__ = [
     "default_priors",
     "diagnose",
     "errors",
+    "extend",
     "fit",
     "fit_em",
     "fit_many",
@@ -147,6 +151,7 @@ __all__ = [
     "plots",
     "prior_sensitivity",
     "responsibilities",
+    "resume",
     "sample_predictive",
     "stack_chains",
     "with_groups",

@@ -91,6 +91,8 @@ def check_data(X: Any, *, name: str = "X", min_rows: int = 1) -> Table:
     feature_names = tuple(made_up if names is None else map(str, names))
     _check_names(feature_names, name)
     _refuse_missing(values, feature_names, name)
+    # One layout, for sums over rows are rounded by it.
+    values = np.ascontiguousarray(values)
     return Table(values, feature_names, _row_labels(index, n_obs, name), names is not None)
 
 

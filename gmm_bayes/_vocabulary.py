@@ -32,6 +32,8 @@ LOG_LIKELIHOOD: Final = "log_likelihood"
 PRIOR: Final = "prior"
 PRIOR_PREDICTIVE: Final = "prior_predictive"
 POSTERIOR_PREDICTIVE: Final = "posterior_predictive"
+# Of ours: what more draws can be made from.
+SAMPLER_STATE: Final = "sampler_state"
 
 # Covariance structures, named as in scikit-learn.
 CovarianceType = Literal["full", "tied", "diag", "spherical"]

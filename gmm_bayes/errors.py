@@ -1,6 +1,8 @@
 """The exceptions and warnings of the package, so that callers can catch them by name."""
 
 __all__ = [
+    "CheckpointError",
+    "CheckpointWarning",
     "ConfigError",
     "ConvergenceWarning",
     "DataError",
@@ -29,6 +31,10 @@ class DeviceError(GMMBayesError, RuntimeError):
 
 class FileFormatError(GMMBayesError, ValueError):
     """A file is not a result of this package, is damaged, or has another format version."""
+
+
+class CheckpointError(GMMBayesError, ValueError):
+    """A run cannot be kept in a directory, or not go on from what is kept there."""
 
 
 class InferenceError(GMMBayesError, RuntimeError):
@@ -61,6 +67,10 @@ class DataError(GMMBayesError, ValueError):
 
 class GMMBayesWarning(UserWarning):
     """Base of the warnings of the package."""
+
+
+class CheckpointWarning(GMMBayesWarning):
+    """What a run has could not be written down; it goes on and tries again."""
 
 
 class ConvergenceWarning(GMMBayesWarning):

@@ -19,6 +19,7 @@ from numpyro.infer.hmc_util import build_adaptation_schedule
 from gmm_bayes.inference.affine import AffineMap, BlockMap
 from gmm_bayes.inference.potential import Data, ModelSpec, potential
 from gmm_bayes.inference.progress import Progress
+from gmm_bayes.inference.recording import GroupRecord
 
 __all__ = [
     "Adaptation",
@@ -208,42 +209,54 @@ def run_group(
     num_samples: int,
     starts: np.ndarray,
     keys: np.ndarray,
+    record: GroupRecord,
     bar: Progress,
     stop: threading.Event,
 ) -> dict[str, np.ndarray]:
-    """Run a group of chains to its end.
+    """Run a group of chains to its end, from where its record says that it is.
 
     Returns
     -------
     dict of ndarray, shape (chains, num_samples, ...)
         And `warmup_steps` (chains, num_warmup), the leapfrog steps of the warm-up.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If told to stop, after saving.
     """
-    num_warmup = programs.settings.warmup.num_draws
-    total = num_warmup + num_samples
-    state, fresh = programs.blank, True
-    blocks: list[dict[str, np.ndarray]] = []
-    warmup_steps = [np.zeros((len(starts), 0), int)]
-    done, size = 0, _FIRST_BLOCK
+    warmup = programs.settings.warmup
+    total = warmup.num_draws + num_samples
+    state, done = record.begin(programs.blank)
+    size, n_divergences = _FIRST_BLOCK, 0
     while done < total:
         if stop.is_set():
+            record.save(state, done, due=True, n_divergences=n_divergences)
             raise KeyboardInterrupt
-        sampling = done >= num_warmup
-        n_draws = min(size, (total if sampling else num_warmup) - done)
+        sampling = done >= warmup.num_draws
+        n_draws = min(size, (total if sampling else warmup.num_draws) - done)
         begin = time.perf_counter()
-        state, out = programs.advance(state, fresh, starts, keys, n_draws)
+        state, out = programs.advance(state, done == 0, starts, keys, n_draws)
         made = {name: np.asarray(values)[:, :n_draws] for name, values in out.items()}
-        seconds = time.perf_counter() - begin
-        if sampling:
-            blocks.append(made)
-        else:
-            warmup_steps.append(made["n_steps"])
-        if done + n_draws == num_warmup and not programs.settings.warmup.adapt_metric:
+        size = _next_size(n_draws, time.perf_counter() - begin)
+        record.add(made if sampling else {"warmup_steps": made["n_steps"]})
+        done += n_draws
+        if done == warmup.num_draws and not warmup.adapt_metric:
             adapted = state.adapt_state
             step_size = away_from_resonance(np.asarray(adapted.step_size))
             state = state._replace(adapt_state=adapted._replace(step_size=step_size))
-        size = int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, _BLOCK))
-        fresh, done = False, done + n_draws
-        n_divergences = int(made["diverging"].sum())
-        bar.update(n_draws * len(starts), sampling=sampling, n_divergences=n_divergences)
-    joined = {name: np.concatenate([b[name] for b in blocks], axis=1) for name in blocks[0]}
-    return {**joined, "warmup_steps": np.concatenate(warmup_steps, axis=1)}
+        n_new = int(made["diverging"].sum()) if sampling else 0
+        n_divergences += n_new
+        record.save(state, done, due=done in (warmup.num_draws, total), n_divergences=n_divergences)
+        bar.update(
+            n_draws * len(starts),
+            sampling=sampling,
+            n_divergences=n_new,
+            step_size=float(np.mean(made["step_size"][:, -1])),
+        )
+    return {"warmup_steps": np.zeros((len(starts), 0), int), **record.draws()}
+
+
+def _next_size(n_draws: int, seconds: float) -> int:
+    """How many draws the next call of the program makes. Draws do not depend on it."""
+    return int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, _BLOCK))

@@ -1,6 +1,6 @@
 """What a sampler is given and what it returns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +9,11 @@ import numpy as np
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.core.unconstrained import Space
 from gmm_bayes.inference.potential import Data, ModelSpec, site_values, space
+from gmm_bayes.inference.recording import Recorder
 
-__all__ = ["Draws", "Problem", "describe"]
+__all__ = ["Draws", "Problem", "describe", "in_fixed_blocks"]
+
+_DRAWS_PER_BLOCK = 64
 
 
 class Problem(NamedTuple):
@@ -26,6 +29,8 @@ class Problem(NamedTuple):
         Finds the mixture from which to start, in standard units; it takes a while.
     rngs : list of numpy.random.Generator
         One for each chain.
+    recorder : Recorder
+        What is kept of the run, and what it goes on from.
     """
 
     data: Data
@@ -33,6 +38,7 @@ class Problem(NamedTuple):
     n_obs: int
     find_start: Callable[[], MixtureParameters]
     rngs: list[np.random.Generator]
+    recorder: Recorder
 
     @property
     def space(self) -> Space:
@@ -61,12 +67,15 @@ class Draws(NamedTuple):
         How the run went, in strings and numbers.
     seconds : dict
         Spent to initialise, to wait for the compiler after that, and to sample.
+    state : dict of ndarray
+        What more draws can be made from; empty where they cannot.
     """
 
     sites: dict[str, np.ndarray]
     stats: dict[str, np.ndarray]
     facts: dict[str, Any]
     seconds: dict[str, float]
+    state: dict[str, np.ndarray] = {}  # noqa: RUF012
 
 
 def describe(
@@ -93,3 +102,31 @@ def describe(
         "n_occupied": np.sum(counts >= 1 - 1e-6, axis=-1),
     }
     return here.sites(z), stats
+
+
+def in_fixed_blocks(function: Callable[..., Any], arrays: Sequence[np.ndarray], first: int) -> Any:
+    """Apply a function of draws to blocks of them, all of one size, and join the answers.
+
+    A library rounds a product of matrices by its shape and each row by its place. In blocks that
+    begin at the same draws whatever the length of a run, a draw comes out the same in a longer one.
+
+    Parameters
+    ----------
+    function : callable
+        From arrays (chain, draw, ...) to arrays (chain, draw, ...).
+    arrays : sequence of ndarray, shape (num_chains, num_samples, ...)
+    first : int
+        The number of the first draw.
+    """
+    n_draws, before = arrays[0].shape[1], first % _DRAWS_PER_BLOCK
+    after = -(before + n_draws) % _DRAWS_PER_BLOCK
+    filled = [
+        np.pad(a, [(0, 0), (before, after), *[(0, 0)] * (a.ndim - 2)], "edge") for a in arrays
+    ]
+    answers = [
+        function(*(np.ascontiguousarray(a[:, i : i + _DRAWS_PER_BLOCK]) for a in filled))
+        for i in range(0, before + n_draws + after, _DRAWS_PER_BLOCK)
+    ]
+    return jax.tree.map(
+        lambda *parts: np.concatenate(parts, axis=1)[:, before : before + n_draws], *answers
+    )

@@ -23,6 +23,7 @@ from gmm_bayes._vocabulary import (
     OBSERVED_DATA,
     POSTERIOR,
     SAMPLE_STATS,
+    SAMPLER_STATE,
     SCALES,
     WEIGHTS,
     CovarianceType,
@@ -31,7 +32,7 @@ from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import FileFormatError
 from gmm_bayes.inference import arviz_bridge, storage
-from gmm_bayes.inference.samplers import NUTS, Laplace
+from gmm_bayes.inference.samplers import NUTS, Laplace, restore_sampler
 from gmm_bayes.model.priors import Priors
 
 __all__ = ["GMMFit", "check_fit", "load", "refuse_marginal"]
@@ -48,9 +49,9 @@ class GMMFit:
     ----------
     datatree : xarray.DataTree
         Groups `posterior`, `sample_stats`, `observed_data`, `constant_data` (the priors), and on
-        request `log_likelihood`, `prior`, `prior_predictive`, `posterior_predictive`. Dims chain,
-        draw, component, feature, feature2, obs; units are the user's. What the run was is in the
-        root's attributes.
+        request `log_likelihood`, `prior`, `prior_predictive`, `posterior_predictive`; and
+        `sampler_state`, from which `extend` makes more draws. Dims chain, draw, component, feature,
+        feature2, obs; units are the user's. What the run was is in the root's attributes.
     """
 
     datatree: xr.DataTree
@@ -58,7 +59,9 @@ class GMMFit:
     @cached_property
     def idata(self) -> Any:
         """The tree as the installed ArviZ takes it: InferenceData (0.x) or DataTree (1.x)."""
-        return arviz_bridge.to_native(self.datatree)
+        # ArviZ complains of a group that it does not know.
+        shown = {n: g for n, g in storage.groups(self.datatree).items() if n != SAMPLER_STATE}
+        return arviz_bridge.to_native(storage.build(shown, self.datatree.attrs))
 
     @property
     def posterior(self) -> xr.Dataset:
@@ -115,9 +118,7 @@ class GMMFit:
     @property
     def sampler(self) -> NUTS | Laplace:
         """The settings of the sampler."""
-        settings = self._json("sampler")
-        # Results of the first version were all made by NUTS and do not say so.
-        return {"NUTS": NUTS, "Laplace": Laplace}[settings.pop("kind", "NUTS")](**settings)
+        return restore_sampler(self._json("sampler"))
 
     @property
     def run(self) -> dict[str, Any]:

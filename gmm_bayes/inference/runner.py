@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,12 +27,19 @@ from gmm_bayes._validation import (
     check_seed,
     warn_data,
 )
-from gmm_bayes._vocabulary import PRECISIONS, CovarianceType, InitMethod, Precision
+from gmm_bayes._vocabulary import PRECISIONS, SAMPLER_STATE, CovarianceType, InitMethod, Precision
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import ConvergenceWarning, LabelSwitchingWarning
 from gmm_bayes.inference import storage
+from gmm_bayes.inference.arguments import Arguments, data_hash, to_stored
+from gmm_bayes.inference.checkpoint import DiskRecorder
+from gmm_bayes.inference.checkpoint_directory import (
+    check_options,
+    claim_empty,
+    refuse_lack_of_room,
+)
 from gmm_bayes.inference.compilation import forget_programs, persistent_cache
 from gmm_bayes.inference.devices import double_precision, find_device
 from gmm_bayes.inference.diagnostics import record_verdict
@@ -42,14 +52,16 @@ from gmm_bayes.inference.initialization import (
     some_rows,
 )
 from gmm_bayes.inference.labelling import label_draws
-from gmm_bayes.inference.potential import Data, ModelSpec, log_prior
+from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, space
 from gmm_bayes.inference.progress import wanted
+from gmm_bayes.inference.recording import MemoryRecorder, Recorder
 from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.sampler_state import state_group
 from gmm_bayes.inference.samplers import NUTS, Laplace
 from gmm_bayes.inference.standardization import Standardization
 from gmm_bayes.model.priors import PriorArrays, Priors, default_priors
 
-__all__ = ["attributes", "fit", "integer_seed"]
+__all__ = ["attributes", "device_name", "fit", "integer_seed", "judge", "run_arguments"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +83,8 @@ def fit(
     device: str = "auto",
     precision: Precision = "float64",
     progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 30.0,
 ) -> GMMFit:
     """Sample the posterior of a Gaussian mixture.
 
@@ -103,6 +117,11 @@ def fit(
         so that the log density keeps its digits. All else is computed in double precision.
     progress : bool, optional
         Draw a progress bar. None draws one on a terminal or in a notebook, not in CI.
+    checkpoint : path, optional
+        A new or empty directory in which the run is kept while it goes on, so that `resume` can go
+        on with it after it was killed or interrupted. The data are stored there too. For `NUTS`.
+    checkpoint_seconds : float
+        About how often, in seconds.
 
     Returns
     -------
@@ -118,6 +137,10 @@ def fit(
         If the device is not there.
     InferenceError
         If no finite starting point is found.
+    CheckpointError
+        If the checkpoint's directory holds a run or something else, or cannot be written to.
+    KeyboardInterrupt
+        On Ctrl-C, after the state of the chains is in the checkpoint, if there is one.
 
     Warns
     -----
@@ -127,6 +150,8 @@ def fit(
         If they may be, but components changed places: `align_labels` puts that right.
     DataWarning
         If the data are too few for what is asked.
+    CheckpointWarning
+        If the checkpoint could not be written; the run goes on in memory.
 
     Examples
     --------
@@ -140,47 +165,103 @@ def fit(
         X, n_components, covariance_type, sampler, init, n_init, seed
     )
     check_choice(precision, "precision", PRECISIONS)
-    chosen_device = find_device(device)
-    prior_seed, em_seed, *chain_seeds = np.random.SeedSequence(words).spawn(2 + sampler.num_chains)
-    begin = time.perf_counter()
-    if priors is None:
-        priors = default_priors(table.values, spec.n_components, seed=integer_seed(prior_seed))
-    elif not isinstance(priors, Priors):
+    if priors is not None and not isinstance(priors, Priors):
         raise TypeError(f"priors must be a gmm_bayes.Priors, got {type(priors).__name__}")
-    priors = priors.with_centers(table.values, spec.n_components, seed=integer_seed(prior_seed))
-    prior = priors.arrays(spec.n_components, table.values.shape[1])
-    for caution in cautions:
-        warn_data(caution)
+    folder = _check_checkpoint(checkpoint, checkpoint_seconds, sampler)
+    chosen = find_device(device)
+    arguments = Arguments(table, spec, sampler, init, n_init, words, device, precision, priors)
+    with nullcontext() if folder is None else claim_empty(folder):
+        begin = time.perf_counter()
+        prior_seed = integer_seed(_seeds(arguments)[0])
+        if priors is None:
+            priors = default_priors(table.values, spec.n_components, seed=prior_seed)
+        priors = priors.with_centers(table.values, spec.n_components, seed=prior_seed)
+        prior = priors.arrays(spec.n_components, table.values.shape[1])
+        for caution in cautions:
+            warn_data(caution)
+        recorder: Recorder = MemoryRecorder()
+        if folder is not None:
+            refuse_lack_of_room(folder, _bytes(arguments))
+            recorder = DiskRecorder(folder, {}, checkpoint_seconds)
+            recorder.create(
+                to_stored(arguments, priors),
+                data_hash(table),
+                arguments.config(),
+                device_name(chosen),
+            )
+        fitted = run_arguments(arguments, prior, recorder, chosen, progress, begin)
+    return judge(fitted)
 
+
+def run_arguments(
+    arguments: Arguments,
+    prior: PriorArrays,
+    recorder: Recorder,
+    device: jax.Device,
+    progress: bool | None,
+    begin: float,
+) -> GMMFit:
+    """Sample from where the recorder says, and label the draws. There is no verdict yet."""
+    table, spec, sampler = arguments.table, arguments.spec, arguments.sampler
+    _, em_seed, *chain_seeds = _seeds(arguments)
     structure = COVARIANCE_STRUCTURES[spec.covariance_type]
     units = Standardization.of(table.values, structure)
     forget_programs()
-    with persistent_cache(), double_precision(), jax.default_device(chosen_device):
+    with persistent_cache(), double_precision(), jax.default_device(device):
         standard = PriorArrays(*units.apply_to_priors(prior))
-
         some = units.apply(table.values[some_rows(len(table.values), integer_seed(em_seed))])
+
+        def search() -> MixtureParameters:
+            if isinstance(arguments.init, MixtureParameters):
+                solution = units.apply_to_parameters(arguments.init)
+            else:
+                init, n_init = arguments.init, arguments.n_init
+                seed = integer_seed(em_seed)
+                solution = em_start(some, spec, init=init, n_init=n_init, seed=seed)
+            return match_to_prior(solution, standard)
 
         @cache
         def find_start() -> MixtureParameters:
-            if isinstance(init, MixtureParameters):
-                solution = units.apply_to_parameters(init)
-            else:
-                solution = em_start(
-                    some, spec, init=init, n_init=n_init, seed=integer_seed(em_seed)
-                )
-            return match_to_prior(solution, standard)
+            return recorder.start(search)
 
-        rows = _blocks(table.values, units, precision, chosen_device, find_start)
+        rows = _blocks(table.values, units, arguments.precision, device, find_start)
         data = jax.device_put(Data(rows, log_prior(standard, spec)))
         del rows
         rngs = [np.random.default_rng(seed) for seed in chain_seeds]
-        problem = Problem(data, spec, len(table.values), find_start, rngs)
+        problem = Problem(data, spec, len(table.values), find_start, rngs, recorder)
         prepared = time.perf_counter()
         draws = sampler.run(problem, progress=wanted(progress))
         draws.seconds["initialise"] += prepared - begin
         tree = label_draws(draws, table, prior, units, structure)
-    tree.attrs = attributes(spec, sampler, draws, words, chosen_device)
-    return _judge(GMMFit(tree))
+        if draws.state:
+            tree[SAMPLER_STATE] = state_group(draws.state, find_start(), prior, arguments.precision)
+    tree.attrs = attributes(spec, sampler, draws, arguments.words, device)
+    return GMMFit(tree)
+
+
+def _seeds(arguments: Arguments) -> list[np.random.SeedSequence]:
+    """Of the priors, of EM, and of each chain."""
+    return np.random.SeedSequence(arguments.words).spawn(2 + arguments.sampler.num_chains)
+
+
+def _check_checkpoint(checkpoint: Any, seconds: Any, sampler: NUTS | Laplace) -> Path | None:
+    if checkpoint is None:
+        return None
+    folder = check_options(checkpoint, seconds)
+    if not sampler.can_resume:
+        raise ValueError(
+            f"checkpoint must be None with {type(sampler).__name__}, whose draws are made at once; "
+            "take sampler=NUTS()"
+        )
+    return folder
+
+
+def _bytes(arguments: Arguments) -> int:
+    """About the size of a checkpoint, with a fifth more to be safe."""
+    values, sampler = arguments.table.values, arguments.sampler
+    numbers_per_draw = 2 * space(arguments.spec, values.shape[1]).dimension + 6
+    draws = sampler.num_chains * sampler.num_samples
+    return int(1.2 * 8 * (draws * numbers_per_draw + values.size)) + 2**20
 
 
 def _blocks(
@@ -260,15 +341,20 @@ def attributes(
         "sampler": json.dumps({"kind": type(sampler).__name__, **dataclasses.asdict(sampler)}),
         "run": json.dumps(draws.facts),
         "seed": json.dumps([int(word) for word in words]),
-        "device": " ".join(dict.fromkeys((device.platform, device.device_kind))),
+        "device": device_name(device),
         "timings": json.dumps(draws.seconds),
         "versions": json.dumps({name: version(name) for name in packages}),
         "problems": json.dumps([]),
     }
 
 
-def _judge(fitted: GMMFit) -> GMMFit:
-    """Write the verdict into the record and warn, once, if it is not a good one."""
+def device_name(device: jax.Device) -> str:
+    """The kind of a device, in words."""
+    return " ".join(dict.fromkeys((device.platform, device.device_kind)))
+
+
+def judge(fitted: GMMFit) -> GMMFit:
+    """Write the verdict into the record and warn the caller's caller if it is not a good one."""
     diagnosis = record_verdict(fitted)
     if not diagnosis.ok:
         warnings.warn(

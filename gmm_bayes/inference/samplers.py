@@ -6,7 +6,7 @@ importance weights.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,13 +26,15 @@ from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.affine import unit_map
 from gmm_bayes.inference.chains import Adaptation, Programs, Settings, Warmup, run_group
 from gmm_bayes.inference.devices import cpu_cores
-from gmm_bayes.inference.draws import Draws, Problem, describe
+from gmm_bayes.inference.draws import Draws, Problem, describe, in_fixed_blocks
 from gmm_bayes.inference.laplace import blank_map, normal_approximation, value_and_gradient
 from gmm_bayes.inference.progress import Progress
+from gmm_bayes.inference.recording import GroupRecord
+from gmm_bayes.inference.sampler_state import STATE_PREFIX
 from gmm_bayes.inference.starting import Plan, adapted_plan, plain_plan
 from gmm_bayes.inference.threads import in_background, run_in_threads
 
-__all__ = ["NUTS", "Laplace"]
+__all__ = ["NUTS", "Laplace", "restore_sampler"]
 
 # Warm-up draws where only the step size is adapted, and where the metric is too.
 _SHORT_WARMUP, _LONG_WARMUP = 100, 1000
@@ -88,6 +90,9 @@ class NUTS:
     chain_method: ChainMethod = "auto"
     preconditioning: Preconditioning = "auto"
 
+    # Whether a run can be kept on disk, and go on.
+    can_resume = True
+
     def __post_init__(self) -> None:
         minima = {"num_warmup": 0, "num_samples": 1, "num_chains": 1, "max_tree_depth": 1}
         if self.num_warmup is None:
@@ -102,68 +107,93 @@ class NUTS:
         check_choice(self.preconditioning, "preconditioning", PRECONDITIONING)
 
     def run(self, problem: Problem, *, progress: bool = False) -> Draws:
-        """Sample the posterior of a problem, with a bar if `progress`."""
+        """Sample the posterior of a problem, with a bar if `progress`.
+
+        The run begins where the problem's recorder says, and only its new draws are returned.
+        """
         begin = time.perf_counter()
-        method = self._chain_method(problem.device)
-        hoped = self.preconditioning != "none"
+        method, recorder = self._chain_method(problem.device), problem.recorder
+        size = recorder.group_size(self._group_size(method))
+        records = [recorder.group(first) for first in range(0, self.num_chains, size)]
         # A program depends on shapes alone: it is compiled while the start is being found.
-        job = partial(self._compile, problem, method, hoped)
+        job = partial(self._compile, problem, size)
         with in_background(job, problem.device) as compiling:
-            mixture = problem.find_start()
-            if hoped:
-                plan = adapted_plan(problem, mixture, forced=self.preconditioning == "laplace")
-            else:
-                identity = unit_map(problem.space.dimension)
-                plan = plain_plan(problem, mixture, identity, "as asked for")
+            plan = recorder.plan(partial(self._plan, problem))
             initialised = time.perf_counter()
             # Needed for the verdict, and slow to import: better now than after the sampling.
             arviz_bridge.import_arviz()
             programs = compiling.result()
-        programs.settings = Settings(self.warmup(plan.adapted), plan.affine, problem.data)
+        warmup = self.warmup(plan.adapted)
+        programs.settings = Settings(warmup, plan.affine, problem.data)
         compiled = time.perf_counter()
-        fields = self._sample(problem, programs, plan, method, progress)
+        fields = self._sample(problem, programs, plan, records, method, progress)
         warmup_steps = fields.pop("warmup_steps")
-        z = plan.affine.apply(fields.pop("eta"))
-        gradient = plan.affine.push_forward(fields.pop("slope"))
-        sites, stats = describe(problem, z, fields["potential"], gradient)
         facts = {
             **plan.facts,
             "chain_method": method,
-            "num_warmup": programs.settings.warmup.num_draws,
+            "num_warmup": warmup.num_draws,
             "n_gradients": int(warmup_steps.sum() + fields["n_steps"].sum()),
+            **({"resumed": recorder.n_resumed} if recorder.n_resumed else {}),
         }
+        sites, stats = self._describe(problem, plan, fields)
         seconds = {
             "initialise": initialised - begin,
             "compile": compiled - initialised,
             "sample": time.perf_counter() - compiled,
+            **({"earlier": recorder.earlier_seconds} if recorder.earlier_seconds else {}),
         }
-        return Draws(sites, {**fields, **stats}, facts, seconds)
+        return Draws(sites, stats, facts, seconds, _final_state(records, plan, size))
+
+    def _plan(self, problem: Problem) -> Plan:
+        mixture = problem.find_start()
+        if self.preconditioning == "none":
+            identity = unit_map(problem.space.dimension)
+            return plain_plan(problem, mixture, identity, "as asked for")
+        return adapted_plan(problem, mixture, forced=self.preconditioning == "laplace")
 
     def _sample(
-        self, problem: Problem, programs: Programs, plan: Plan, method: str, progress: bool
+        self,
+        problem: Problem,
+        programs: Programs,
+        plan: Plan,
+        records: Sequence[GroupRecord],
+        method: str,
+        progress: bool,
     ) -> dict[str, np.ndarray]:
-        """Run every group of chains: arrays (num_chains, num_samples, ...)."""
-        keys = np.stack([rng.integers(0, 2**32, 2, dtype=np.uint32) for rng in problem.rngs])
-        size = self._group_size(method)
+        """Run every group of chains to its end: arrays (num_chains, num_samples, ...)."""
+        size = self.num_chains // len(records)
         total = self.num_chains * (programs.settings.warmup.num_draws + self.num_samples)
-        with Progress(total, shown=progress) as bar:
+        before = size * sum(record.done for record in records)
+        n_divergences = sum(record.divergences for record in records)
+        with Progress(total, shown=progress, before=before, n_divergences=n_divergences) as bar:
             jobs: list[Callable[..., Any]] = []
-            for first in range(0, self.num_chains, size):
+            for first, record in zip(range(0, self.num_chains, size), records, strict=True):
                 group = slice(first, first + size)
-                start, key = plan.starts[group], keys[group]
-                jobs.append(partial(run_group, programs, self.num_samples, start, key, bar))
+                start, key = plan.starts[group], plan.keys[group]
+                jobs.append(partial(run_group, programs, self.num_samples, start, key, record, bar))
             workers = min(len(jobs), cpu_cores()) if method == "parallel" else 1
             groups = run_in_threads(jobs, workers, problem.device)
         return {name: np.concatenate([g[name] for g in groups]) for name in groups[0]}
 
-    def _compile(self, problem: Problem, method: str, hoped: bool) -> Programs:
+    def _describe(self, problem: Problem, plan: Plan, fields: dict[str, np.ndarray]) -> Any:
+        """Sites and statistics of the draws of all chains."""
+
+        def describe_block(eta: np.ndarray, slope: np.ndarray, potential: np.ndarray) -> Any:
+            z, gradient = plan.affine.apply(eta), plan.affine.push_forward(slope)
+            return describe(problem, z, potential, gradient)
+
+        arrays = (fields.pop("eta"), fields.pop("slope"), fields["potential"])
+        sites, stats = in_fixed_blocks(describe_block, arrays, problem.recorder.n_draws_before)
+        return sites, {**fields, **stats}
+
+    def _compile(self, problem: Problem, size: int) -> Programs:
         """The program, which serves a start that turns out not to be adapted as well."""
-        data, spec = problem.data, problem.spec
+        data, spec, hoped = problem.data, problem.spec, self.preconditioning != "none"
         affine = blank_map(data, spec) if hoped else unit_map(problem.space.dimension)
         longest = max(self.warmup(adapted).num_draws for adapted in {hoped, False})
         adaptation = Adaptation(longest, self.max_tree_depth, self.dense_mass)
         settings = Settings(self.warmup(hoped), affine, data)
-        return Programs(adaptation, spec, self._group_size(method), settings).compile()
+        return Programs(adaptation, spec, size, settings).compile()
 
     def warmup(self, adapted: bool) -> Warmup:
         """What the warm-up does where chains start adapted, and where they do not."""
@@ -186,6 +216,15 @@ class NUTS:
             return 1
         fitting = [g for g in range(1, self.num_chains + 1) if self.num_chains % g == 0]
         return max((g for g in fitting if self.num_chains // g >= cpu_cores()), default=1)
+
+
+def _final_state(records: Sequence[GroupRecord], plan: Plan, size: int) -> dict[str, np.ndarray]:
+    """What more draws can be made from: the plan, and where every chain ended."""
+    states = [record.final_state() for record in records]
+    joined = {
+        f"{STATE_PREFIX}{name}": np.concatenate([s[name] for s in states]) for name in states[0]
+    }
+    return {**joined, **plan.to_arrays(), "group_size": np.array(size)}
 
 
 @dataclass(frozen=True)
@@ -224,6 +263,7 @@ class Laplace:
     num_samples: int = 1000
 
     num_chains = 1
+    can_resume = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_samples", check_integer(self.num_samples, "num_samples", 1))
@@ -282,3 +322,10 @@ def _resample(weights: np.ndarray, n_draws: int, rng: np.random.Generator) -> np
     ends = np.cumsum(weights)
     picks = (rng.random() + np.arange(n_draws)) / n_draws * ends[-1]
     return rng.permutation(np.minimum(np.searchsorted(ends, picks), len(weights) - 1))
+
+
+def restore_sampler(settings: Mapping[str, Any]) -> NUTS | Laplace:
+    """Return the sampler of which these are the settings, and its `kind`."""
+    values = dict(settings)
+    # Results of the first version were all made by NUTS and do not say so.
+    return {"NUTS": NUTS, "Laplace": Laplace}[values.pop("kind", "NUTS")](**values)

@@ -1,5 +1,7 @@
 """How chains begin: adapted to the curvature at the mode where that helps, plainly elsewhere."""
 
+import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +33,7 @@ PROBES = 100
 # Of `departure_from_normal`. Measured: 0.1 to 0.93 where chains in the new coordinates are the
 # better ones, 1.2 to 18 with empty or overlapping components.
 LARGEST_DEPARTURE = 1.0
+_MAPS = {kind.__name__: kind for kind in (AffineMap, BlockMap)}
 
 
 class Plan(NamedTuple):
@@ -45,12 +48,33 @@ class Plan(NamedTuple):
         Whether the coordinates make a metric unnecessary.
     facts : dict
         What was found, for the record.
+    keys : ndarray of uint32, shape (num_chains, 2)
+        Of the chains' own random numbers.
     """
 
     affine: AffineMap | BlockMap
     starts: np.ndarray
     adapted: bool
     facts: dict[str, Any]
+    keys: np.ndarray
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return it as arrays of numbers, by name."""
+        words = {"affine": type(self.affine).__name__, "adapted": self.adapted, "facts": self.facts}
+        return {
+            **{f"affine.{name}": np.asarray(a) for name, a in self.affine._asdict().items()},
+            "starts": self.starts,
+            "keys": self.keys,
+            "plan": np.frombuffer(json.dumps(words).encode(), np.uint8),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Plan":
+        """Return the plan of which these are the arrays."""
+        words = json.loads(arrays["plan"].tobytes())
+        kind = _MAPS[words["affine"]]
+        affine = kind(*(arrays[f"affine.{name}"] for name in kind._fields))
+        return cls(affine, arrays["starts"], words["adapted"], words["facts"], arrays["keys"])
 
 
 def adapted_plan(problem: Problem, mixture: MixtureParameters, *, forced: bool) -> Plan:
@@ -86,7 +110,8 @@ def adapted_plan(problem: Problem, mixture: MixtureParameters, *, forced: bool) 
     for _ in range(ATTEMPTS):
         starts = np.stack([rng.standard_normal(dimension) for rng in problem.rngs])
         if _finite(found.affine.apply(starts), problem):
-            return Plan(found.affine, starts, True, {"preconditioning": "laplace", **facts})
+            words = {"preconditioning": "laplace", **facts}
+            return Plan(found.affine, starts, True, words, _keys(problem))
     reason = "the normal approximation leaves the support"
     return plain_plan(problem, mixture, identity, reason, facts)
 
@@ -121,7 +146,7 @@ def plain_plan(
         starts = np.stack([problem.vector(one) for one in moved])
         if _finite(starts, problem):
             words = {"preconditioning": "none", "reason": reason, **(facts or {})}
-            return Plan(identity, starts, False, words)
+            return Plan(identity, starts, False, words, _keys(problem))
     raise InferenceError(
         f"the log density is not finite at {ATTEMPTS} sets of starting points near the EM "
         "solution: check the priors against the units of the data, or give init=MixtureParameters"
@@ -146,6 +171,10 @@ def departure_from_normal(
         if not worst < LARGEST_DEPARTURE:
             break
     return worst
+
+
+def _keys(problem: Problem) -> np.ndarray:
+    return np.stack([rng.integers(0, 2**32, 2, dtype=np.uint32) for rng in problem.rngs])
 
 
 def _finite(points: np.ndarray, problem: Problem) -> bool:

@@ -22,13 +22,16 @@ def run_in_threads(jobs: Sequence[Callable[..., Any]], workers: int, device: Any
         with double_precision(), jax.default_device(device):
             return job(stop)
 
-    if workers == 1:
-        return [run(job) for job in jobs]
+    # Even a single worker is a thread: an interrupt reaches this one, and the jobs learn of it
+    # where they look for it, with all that they have in order.
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(run, job) for job in jobs]
         try:
             # One failed job ends the run; the others need not finish first.
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
         finally:
             stop.set()
         # Only of those that ended by themselves: a job that was told to stop raises too.

@@ -1,0 +1,143 @@
+"""The arguments of a fit, checked: what a run that goes on must have in common with its start."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gmm_bayes._validation import Table, check_seed
+from gmm_bayes._vocabulary import InitMethod, Precision
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.potential import ModelSpec
+from gmm_bayes.inference.samplers import NUTS, Laplace, restore_sampler
+from gmm_bayes.model.priors import Priors
+
+__all__ = ["Arguments", "data_hash", "from_stored", "plain", "to_stored"]
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `fit` was given.
+
+    Attributes
+    ----------
+    table : Table
+    spec : ModelSpec
+    sampler : NUTS or Laplace
+    init : str or MixtureParameters
+    n_init : int
+    words : ndarray of uint32
+        Of the seed.
+    device, precision : str
+    priors : Priors, optional
+        As given.
+    """
+
+    table: Table
+    spec: ModelSpec
+    sampler: NUTS | Laplace
+    init: InitMethod | MixtureParameters
+    n_init: int
+    words: np.ndarray
+    device: str
+    precision: Precision
+    priors: Priors | None
+
+    def config(self) -> dict[str, Any]:
+        """Every argument but the data by the name that it has in `fit`, for JSON."""
+        given = {
+            "n_components": self.spec.n_components,
+            "covariance_type": self.spec.covariance_type,
+            "priors": self.priors,
+            "sampler": self.sampler,
+            "init": self.init,
+            "n_init": self.n_init,
+            "device": self.device,
+            "precision": self.precision,
+        }
+        config = {name: plain(name, value) for name, value in given.items()}
+        return {**config, "seed": self.words.tolist()}
+
+
+def plain(name: str, value: Any) -> Any:
+    """Return an argument of `fit` as JSON has it; numbers keep every digit."""
+    if name == "seed":
+        return check_seed(value).tolist()
+    if name == "sampler":
+        value = NUTS() if value is None else value
+        return {"kind": type(value).__name__, **dataclasses.asdict(value)}
+    if isinstance(value, Priors):
+        fields = (field.name for field in dataclasses.fields(value))
+        return {name: _numbers(getattr(value, name)) for name in fields}
+    if isinstance(value, MixtureParameters):
+        return {name: _numbers(array) for name, array in value._asdict().items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def data_hash(table: Table) -> str:
+    """A hash of the rows, the names of the columns and the labels of the rows."""
+    arrays = _table_arrays(table)
+    pieces = [f"{n}{a.dtype.str}{a.shape}".encode() + a.tobytes() for n, a in arrays.items()]
+    return hashlib.sha256(b"".join(pieces)).hexdigest()
+
+
+def to_stored(arguments: Arguments, priors: Priors) -> Arrays:
+    """Arrays that, with the config, make the arguments again; `priors` have every gap filled."""
+    return {
+        **_table_arrays(arguments.table),
+        "priors": _text(plain("priors", priors)),
+    }
+
+
+def from_stored(config: Mapping[str, Any], arrays: Arrays) -> tuple[Arguments, Priors]:
+    """The arguments, and the priors with every gap filled, of a run."""
+    index = arrays["index"]
+    if not bool(arrays["index_is_number"]):
+        index = np.array(_read(index), dtype=object)
+    table = Table(arrays["X"], tuple(_read(arrays["names"])), index, bool(arrays["named"]))
+    spec = ModelSpec(config["n_components"], config["covariance_type"])
+    init: Any = config["init"]
+    priors = config["priors"]
+    arguments = Arguments(
+        table,
+        spec,
+        restore_sampler(config["sampler"]),
+        init
+        if isinstance(init, str)
+        else MixtureParameters(**{name: np.array(values) for name, values in init.items()}),
+        config["n_init"],
+        np.array(config["seed"], np.uint32),
+        config["device"],
+        config["precision"],
+        None if priors is None else Priors(**priors),
+    )
+    return arguments, Priors(**_read(arrays["priors"]))
+
+
+def _table_arrays(table: Table) -> Arrays:
+    number = table.index.dtype.kind in "iufM"
+    return {
+        "X": table.values,
+        "names": _text(table.feature_names),
+        "index": table.index if number else _text(table.index.tolist()),
+        "index_is_number": np.array(number),
+        "named": np.array(table.named),
+    }
+
+
+def _numbers(value: Any) -> Any:
+    return None if value is None else np.asarray(value).tolist()
+
+
+def _text(value: Any) -> np.ndarray:
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def _read(text: np.ndarray) -> Any:
+    return json.loads(text.tobytes())

@@ -1,0 +1,219 @@
+"""resume() and extend(): a run that goes on, from its checkpoint or from its result."""
+
+import dataclasses
+import inspect
+import json
+import os
+import time
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gmm_bayes._validation import Table, check_data, check_integer, nearest
+from gmm_bayes._vocabulary import (
+    CHAIN,
+    DRAW,
+    OBS,
+    POSTERIOR,
+    SAMPLE_STATS,
+    SAMPLER_STATE,
+)
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.errors import CheckpointError
+from gmm_bayes.inference import storage
+from gmm_bayes.inference.arguments import Arguments, data_hash, from_stored, plain
+from gmm_bayes.inference.checkpoint import DiskRecorder
+from gmm_bayes.inference.checkpoint_directory import check_options, refuse_differences, reopen
+from gmm_bayes.inference.devices import find_device
+from gmm_bayes.inference.potential import ModelSpec
+from gmm_bayes.inference.recording import MemoryRecorder
+from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.runner import device_name, fit, judge, run_arguments
+from gmm_bayes.inference.sampler_state import STATE_PREFIX, state_arrays
+from gmm_bayes.inference.starting import Plan
+
+__all__ = ["extend", "resume"]
+
+# Arguments of `fit` that change no draw.
+_FREE = ("X", "progress", "checkpoint", "checkpoint_seconds")
+
+
+def resume(
+    checkpoint: str | os.PathLike[str],
+    X: Any = None,
+    *,
+    progress: bool | None = None,
+    checkpoint_seconds: float = 30.0,
+    **arguments: Any,
+) -> GMMFit:
+    """Go on with a run that was killed or interrupted, where its checkpoint says that it was.
+
+    The draws are those of a run that was not interrupted, bit for bit, on the same kind of device
+    and processor. Data and arguments are in the checkpoint: nothing else is needed. A run that was
+    finished gives its result again.
+
+    Parameters
+    ----------
+    checkpoint : path
+        The directory that was given to `fit`.
+    X : array or frame, shape (n_obs, n_features), optional
+        If given, it must be the data of the run.
+    progress, checkpoint_seconds
+        As for `fit`.
+    **arguments
+        Arguments of `fit`. Those given must be the run's.
+
+    Returns
+    -------
+    GMMFit
+        As `fit` returns it; `fit.run["resumed"]` counts how often the run was gone on with.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no run in the directory.
+    CheckpointError
+        If the data, an argument, a version or the device differ from the run's, in words which; if
+        a file is damaged; if another process is at work there.
+    KeyboardInterrupt
+        On Ctrl-C, after the state of the chains is in the checkpoint.
+    """
+    begin = time.perf_counter()
+    folder = check_options(checkpoint, checkpoint_seconds)
+    given = _as_config(arguments)
+    data = None if X is None else data_hash(check_data(X, min_rows=2))
+    with reopen(folder) as manifest:
+        recorder = DiskRecorder(folder, manifest, checkpoint_seconds)
+        refuse_differences(folder, manifest["config"], given)
+        if data is not None and data != manifest["data"]:
+            raise CheckpointError(
+                f"the run in {folder} has other data than X: rows, names of columns "
+                "or labels of rows differ"
+            )
+        stored, priors = _stored(recorder)
+        device = find_device(stored.device)
+        recorder.check(device_name(device))
+        prior = priors.arrays(stored.spec.n_components, stored.table.values.shape[1])
+        fitted = run_arguments(stored, prior, recorder, device, progress, begin)
+    return judge(fitted)
+
+
+def _as_config(arguments: dict[str, Any]) -> dict[str, Any]:
+    known = [name for name in inspect.signature(fit).parameters if name not in _FREE]
+    for name in arguments:
+        if name not in known:
+            raise TypeError(f"fit has no argument {name!r}; {nearest(name, known)}")
+    return {name: plain(name, value) for name, value in arguments.items()}
+
+
+def _stored(recorder: DiskRecorder) -> tuple[Arguments, Any]:
+    try:
+        return from_stored(recorder.manifest["config"], recorder.inputs())
+    except CheckpointError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{recorder.directory} is damaged: its arguments are not what a run wrote ({error})"
+        ) from None
+
+
+def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GMMFit:
+    """Make more draws with the chains of a finished fit, without a new warm-up.
+
+    Parameters
+    ----------
+    fit : GMMFit
+        Of `NUTS`, from `fit`, `resume`, `extend` or `load`.
+    num_samples : int
+        More draws, per chain.
+    progress : bool, optional
+        As for `fit`.
+
+    Returns
+    -------
+    GMMFit
+        All draws, shapes (chain, draw, ...): those of one fit with so many draws, bit for bit on
+        the same device and versions. Groups that were added on request are left out, as they are
+        about the draws there were; `with_groups` makes them again.
+
+    Raises
+    ------
+    ValueError
+        If the chains cannot go on: the fit was aligned or stacked, is a marginal, was not made by
+        chains, or is from a version that did not keep their state.
+    DeviceError
+        If the device of the fit is not there.
+
+    Warns
+    -----
+    ConvergenceWarning, LabelSwitchingWarning
+        As `fit` does.
+    """
+    begin = time.perf_counter()
+    check_fit(fit)
+    more = check_integer(num_samples, "num_samples", 1)
+    _refuse_without_state(fit)
+    arrays = state_arrays(fit.datatree[SAMPLER_STATE].to_dataset())
+    before = fit.posterior.sizes[DRAW]
+    sampler = dataclasses.replace(fit.sampler, num_samples=before + more)
+    plan = Plan.from_arrays(arrays)
+    state = {
+        name.removeprefix(STATE_PREFIX): values
+        for name, values in arrays.items()
+        if name.startswith(STATE_PREFIX)
+    }
+    start = MixtureParameters(*(arrays[f"start.{name}"] for name in MixtureParameters._fields))
+    done = int(fit.run["num_warmup"]) + before
+    recorder = MemoryRecorder(plan, int(arrays["group_size"]), state, done, before, start)
+    device = find_device(fit.device.partition(" ")[0])
+    arguments = Arguments(
+        Table(fit.X.values, fit.feature_names, fit.X[OBS].values, True),
+        ModelSpec(fit.n_components, fit.covariance_type),
+        sampler,
+        start,
+        1,
+        np.array(fit.seed, np.uint32),
+        device.platform,
+        fit.datatree[SAMPLER_STATE].attrs["precision"],
+        fit.priors,
+    )
+    prior = fit.priors.arrays(fit.n_components, fit.n_features)
+    prior = prior._replace(mean_scale_tril=arrays["mean_scale_tril"])
+    new = run_arguments(arguments, prior, recorder, device, progress, begin)
+    return judge(_joined(fit, new))
+
+
+def _refuse_without_state(fit: GMMFit) -> None:
+    if fit.stacking is not None:
+        raise ValueError(
+            "fit must hold the draws of its chains, got one whose chains were stacked; extend the "
+            "fit that stack_chains was given"
+        )
+    if fit.alignment is not None:
+        raise ValueError(
+            "fit must hold the draws as they were sampled, got one whose components were aligned; "
+            "extend the fit that align_labels was given, and align the result"
+        )
+    if SAMPLER_STATE not in fit.datatree.children:
+        raise ValueError(
+            "fit must hold the state of its chains, which is kept by NUTS and not by Laplace, "
+            "marginals or older versions; fit again with more draws"
+        )
+
+
+def _joined(old: GMMFit, new: GMMFit) -> GMMFit:
+    """The draws of both, one after the other; all else is the newer's."""
+    groups = storage.groups(new.datatree)
+    for name in (POSTERIOR, SAMPLE_STATS):
+        first = old.datatree[name].to_dataset()
+        joined = xr.concat([first, groups[name]], DRAW, data_vars="minimal", join="override")
+        n_draws = joined.sizes[DRAW]
+        groups[name] = joined.assign_coords({DRAW: np.arange(n_draws), CHAIN: first[CHAIN]})
+    run = {**new.run, "n_gradients": old.run["n_gradients"] + new.run["n_gradients"]}
+    timings = {
+        name: old.timings.get(name, 0.0) + new.timings.get(name, 0.0)
+        for name in {**old.timings, **new.timings}
+    }
+    attrs = {**new.datatree.attrs, "run": json.dumps(run), "timings": json.dumps(timings)}
+    return GMMFit(storage.build(groups, attrs))
