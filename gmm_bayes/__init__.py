@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gmm_bayes.checking.stacking import StackedChains, stack_chains
     from gmm_bayes.core.mixture import MixtureParameters
     from gmm_bayes.estimator import BayesianGMM
+    from gmm_bayes.inference.chees import ChEES
     from gmm_bayes.inference.diagnostics import Diagnosis, diagnose
     from gmm_bayes.inference.em_fit import EMFit
     from gmm_bayes.inference.maximum_likelihood import fit_em
@@ -57,6 +58,7 @@ _HOMES = {
     "stack_chains": "gmm_bayes.checking.stacking",
     "MixtureParameters": "gmm_bayes.core.mixture",
     "BayesianGMM": "gmm_bayes.estimator",
+    "ChEES": "gmm_bayes.inference.chees",
     "Diagnosis": "gmm_bayes.inference.diagnostics",
     "diagnose": "gmm_bayes.inference.diagnostics",
     "EMFit": "gmm_bayes.inference.em_fit",
@@ -95,6 +97,7 @@ _HOMES = {
 __all__ = [
     "NUTS",
     "BayesianGMM",
+    "ChEES",
     "Comparison",
     "ConditionalMixture",
     "CredibleBall",

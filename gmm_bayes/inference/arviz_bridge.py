@@ -11,7 +11,17 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-__all__ = ["ess", "import_arviz", "rhat", "smooth_log_weights", "smoothed_weights", "to_native"]
+from gmm_bayes._vocabulary import CHAIN, DRAW
+
+__all__ = [
+    "ess",
+    "import_arviz",
+    "nested_rhat",
+    "rhat",
+    "smooth_log_weights",
+    "smoothed_weights",
+    "to_native",
+]
 
 
 def import_arviz() -> Any:
@@ -32,6 +42,21 @@ def to_native(tree: xr.DataTree) -> Any:
 def rhat(draws: xr.Dataset) -> xr.Dataset:
     """Rank-normalised split R-hat of every entry (Vehtari et al. 2021)."""
     return import_arviz().rhat(draws, method="rank")
+
+
+def nested_rhat(draws: xr.Dataset, num_superchains: int) -> xr.Dataset:
+    """Rank-normalised split nested R-hat of every entry (Margossian et al. 2024).
+
+    Neighbouring chains are of one superchain; all superchains have as many.
+    """
+    # In ArviZ itself from 1.0 on only.
+    from arviz_stats.base import array_stats
+
+    def nested(values: np.ndarray) -> np.ndarray:
+        superchain = np.arange(values.shape[-2]) * num_superchains // values.shape[-2]
+        return array_stats.rhat_nested(values, superchain_ids=superchain)
+
+    return xr.apply_ufunc(nested, draws, input_core_dims=[[CHAIN, DRAW]])
 
 
 def ess(draws: xr.Dataset, method: str) -> xr.Dataset:

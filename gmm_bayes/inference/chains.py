@@ -20,10 +20,19 @@ from gmm_bayes.inference.affine import AffineMap, BlockMap
 from gmm_bayes.inference.potential import Data, ModelSpec, potential
 from gmm_bayes.inference.progress import Progress
 
-__all__ = ["Adaptation", "Programs", "Settings", "Warmup", "away_from_resonance", "run_group"]
+__all__ = [
+    "Adaptation",
+    "Programs",
+    "Settings",
+    "Warmup",
+    "away_from_resonance",
+    "draws_per_call",
+    "run_group",
+]
 
-# Draws that one call of the compiled program can make at most: the size of its output buffers.
-_BLOCK = 50
+# Draws that one call of the compiled program can make at most, and numbers that it can return: the
+# size of its output buffers.
+_BLOCK, _MOST_NUMBERS = 50, 2**23
 _FIRST_BLOCK = 5
 # A call to the compiled program should take about this long, so that a bar moves and Ctrl-C works.
 _SECONDS_PER_CALL = 0.5
@@ -78,6 +87,11 @@ class Warmup(NamedTuple):
     target_accept_prob: float
 
 
+def draws_per_call(num_chains: int, dimension: int) -> int:
+    """Draws of all chains whose positions and gradients one call may return."""
+    return int(np.clip(_MOST_NUMBERS // (2 * num_chains * dimension), 1, _BLOCK))
+
+
 class Settings(NamedTuple):
     """The arguments of a program that stay the same during a run."""
 
@@ -96,8 +110,9 @@ def _advance(
     *,
     adaptation: Adaptation,
     spec: ModelSpec,
+    block: int,
 ) -> tuple[Any, dict[str, jax.Array]]:
-    """Make `n_draws` (at most _BLOCK) transitions from `state`, or from `start` if `fresh`."""
+    """Make `n_draws` (at most `block`) transitions from `state`, or from `start` if `fresh`."""
     kernel = adaptation.kernel(settings, spec)
     # The kernel must be initialised in every trace, if only to be traced.
     state = jax.lax.cond(
@@ -123,7 +138,7 @@ def _advance(
             "step_size": state.adapt_state.step_size,
         }
 
-    return jax.lax.scan(step, state, jnp.arange(_BLOCK))
+    return jax.lax.scan(step, state, jnp.arange(block))
 
 
 def _advance_group(
@@ -134,7 +149,7 @@ def _advance_group(
     return jax.vmap(one, in_axes=axes)(state, fresh, start, key, n_draws, settings)
 
 
-_advance_compiled = jax.jit(_advance_group, static_argnames=("adaptation", "spec"))
+_advance_compiled = jax.jit(_advance_group, static_argnames=("adaptation", "spec", "block"))
 
 
 class Programs:
@@ -145,6 +160,7 @@ class Programs:
     ) -> None:
         self._adaptation, self._spec, self._size = adaptation, spec, size
         self.settings = settings
+        self.block = draws_per_call(size, len(settings.affine.loc))
 
     def compile(self) -> "Programs":
         """Run the program for no draws at all, which compiles it; settings may change later."""
@@ -158,7 +174,7 @@ class Programs:
 
     def advance(self, state: Any, fresh: bool, start: Any, key: Any, n_draws: int) -> Any:
         """Make some draws with every chain of a group."""
-        fixed = {"adaptation": self._adaptation, "spec": self._spec}
+        fixed = {"adaptation": self._adaptation, "spec": self._spec, "block": self.block}
         return _advance_compiled(state, fresh, start, key, n_draws, self.settings, **fixed)
 
     def _initial(self, start: Any, key: Any) -> Any:
@@ -205,7 +221,7 @@ def run_group(
     state, fresh = programs.blank, True
     blocks: list[dict[str, np.ndarray]] = []
     warmup_steps = [np.zeros((len(starts), 0), int)]
-    done, size = 0, _FIRST_BLOCK
+    done, size = 0, min(_FIRST_BLOCK, programs.block)
     while done < total:
         if stop.is_set():
             raise KeyboardInterrupt
@@ -223,7 +239,7 @@ def run_group(
             adapted = state.adapt_state
             step_size = away_from_resonance(np.asarray(adapted.step_size))
             state = state._replace(adapt_state=adapted._replace(step_size=step_size))
-        size = int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, _BLOCK))
+        size = int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, programs.block))
         fresh, done = False, done + n_draws
         n_divergences = int(made["diverging"].sum())
         bar.update(n_draws * len(starts), sampling=sampling, n_divergences=n_divergences)

@@ -31,7 +31,7 @@ from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import FileFormatError
 from gmm_bayes.inference import arviz_bridge, storage
-from gmm_bayes.inference.samplers import NUTS, Laplace
+from gmm_bayes.inference.samplers import SAMPLERS, Sampler
 from gmm_bayes.model.priors import Priors
 
 __all__ = ["GMMFit", "check_fit", "load"]
@@ -113,11 +113,11 @@ class GMMFit:
         return Priors(**{str(name): value.values for name, value in constants.items()})
 
     @property
-    def sampler(self) -> NUTS | Laplace:
+    def sampler(self) -> Sampler:
         """The settings of the sampler."""
         settings = self._json("sampler")
         # Results of the first version were all made by NUTS and do not say so.
-        return {"NUTS": NUTS, "Laplace": Laplace}[settings.pop("kind", "NUTS")](**settings)
+        return SAMPLERS[settings.pop("kind", "NUTS")](**settings)
 
     @property
     def run(self) -> dict[str, Any]:

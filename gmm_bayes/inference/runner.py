@@ -45,7 +45,7 @@ from gmm_bayes.inference.labelling import label_draws
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior
 from gmm_bayes.inference.progress import wanted
 from gmm_bayes.inference.result import GMMFit
-from gmm_bayes.inference.samplers import NUTS, Laplace
+from gmm_bayes.inference.samplers import NUTS, ChEES, Sampler
 from gmm_bayes.inference.standardization import Standardization
 from gmm_bayes.model.priors import PriorArrays, Priors, default_priors
 
@@ -64,7 +64,7 @@ def fit(
     *,
     covariance_type: CovarianceType = "full",
     priors: Priors | None = None,
-    sampler: NUTS | Laplace | None = None,
+    sampler: Sampler | None = None,
     init: InitMethod | MixtureParameters = "kmeans",
     n_init: int = 10,
     seed: Any = 0,
@@ -86,7 +86,7 @@ def fit(
         None takes `default_priors(X, n_components)`, its k-means seeded from `seed`; with it the
         answer does not depend on units. A `mean_loc` of None is filled with the k-means centroids
         of `X`.
-    sampler : NUTS or Laplace, optional
+    sampler : NUTS, ChEES or Laplace, optional
         None takes `NUTS()`.
     init : {"kmeans", "k-means++", "random", "random_from_data"} or MixtureParameters
         Where EM begins; every chain starts near the best EM solution. Parameters, in the units of
@@ -118,6 +118,8 @@ def fit(
         If the device is not there.
     InferenceError
         If no finite starting point is found.
+    MissingDependencyError
+        If the sampler needs a package that is not installed.
 
     Warns
     -----
@@ -207,15 +209,17 @@ def _check(
     init: Any,
     n_init: Any,
     seed: Any,
-) -> tuple[Table, ModelSpec, NUTS | Laplace, InitMethod | MixtureParameters, np.ndarray, list[str]]:
+) -> tuple[Table, ModelSpec, Sampler, InitMethod | MixtureParameters, np.ndarray, list[str]]:
     """Refuse what cannot be fitted, before anything long begins."""
     check_n_components(n_components)
     check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
     sampler = NUTS() if sampler is None else sampler
-    if not isinstance(sampler, NUTS | Laplace):
+    if not isinstance(sampler, Sampler):
         raise TypeError(
-            f"sampler must be a gmm_bayes.NUTS(...) or gmm_bayes.Laplace(...), got {sampler!r}"
+            f"sampler must be a gmm_bayes.NUTS(...), ChEES(...) or Laplace(...), got {sampler!r}"
         )
+    if isinstance(sampler, ChEES):
+        sampler.check_installed()
     check_init(init)
     check_integer(n_init, "n_init", 1)
     words = check_seed(seed)
@@ -243,7 +247,7 @@ def _integer(seed: np.random.SeedSequence) -> int:
 
 def _attributes(
     spec: ModelSpec,
-    sampler: NUTS | Laplace,
+    sampler: Sampler,
     draws: Draws,
     words: np.ndarray,
     device: jax.Device,

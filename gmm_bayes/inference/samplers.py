@@ -25,6 +25,7 @@ from gmm_bayes.errors import InferenceError
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.affine import unit_map
 from gmm_bayes.inference.chains import Adaptation, Programs, Settings, Warmup, run_group
+from gmm_bayes.inference.chees import ChEES
 from gmm_bayes.inference.devices import cpu_cores
 from gmm_bayes.inference.draws import Draws, Problem, describe
 from gmm_bayes.inference.laplace import blank_map, normal_approximation, value_and_gradient
@@ -32,7 +33,7 @@ from gmm_bayes.inference.progress import Progress
 from gmm_bayes.inference.starting import Plan, adapted_plan, plain_plan
 from gmm_bayes.inference.threads import in_background, run_in_threads
 
-__all__ = ["NUTS", "Laplace"]
+__all__ = ["NUTS", "SAMPLERS", "Laplace", "Sampler"]
 
 # Warm-up draws where only the step size is adapted, and where the metric is too.
 _SHORT_WARMUP, _LONG_WARMUP = 100, 1000
@@ -88,6 +89,10 @@ class NUTS:
     chain_method: ChainMethod = "auto"
     preconditioning: Preconditioning = "auto"
 
+    judged_by = "chains"
+    # Of draws, when all is well.
+    rejected_share = 0.0
+
     def __post_init__(self) -> None:
         minima = {"num_warmup": 0, "num_samples": 1, "num_chains": 1, "max_tree_depth": 1}
         if self.num_warmup is None:
@@ -126,6 +131,7 @@ class NUTS:
         z = plan.affine.apply(fields.pop("eta"))
         gradient = plan.affine.push_forward(fields.pop("slope"))
         sites, stats = describe(problem, z, fields["potential"], gradient)
+        stats["tree_depth"] = np.ceil(np.log2(fields["n_steps"] + 1)).astype(int)
         facts = {
             **plan.facts,
             "chain_method": method,
@@ -223,6 +229,8 @@ class Laplace:
     num_samples: int = 1000
 
     num_chains = 1
+    judged_by = "weights"
+    rejected_share = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_samples", check_integer(self.num_samples, "num_samples", 1))
@@ -281,3 +289,8 @@ def _resample(weights: np.ndarray, n_draws: int, rng: np.random.Generator) -> np
     ends = np.cumsum(weights)
     picks = (rng.random() + np.arange(n_draws)) / n_draws * ends[-1]
     return rng.permutation(np.minimum(np.searchsorted(ends, picks), len(weights) - 1))
+
+
+# By the name under which a result's file knows them.
+SAMPLERS: dict[str, type["Sampler"]] = {"NUTS": NUTS, "Laplace": Laplace, "ChEES": ChEES}
+Sampler = NUTS | Laplace | ChEES

@@ -16,7 +16,7 @@ from gmm_bayes.inference.laplace import (
     value_and_gradient,
 )
 
-__all__ = ["Plan", "adapted_plan", "departure_from_normal", "plain_plan"]
+__all__ = ["Plan", "adapted_plan", "departure_from_normal", "is_near_normal", "plain_plan"]
 
 _ATTEMPTS = 5
 _PROBES = 100
@@ -81,6 +81,11 @@ def adapted_plan(problem: Problem, mixture: MixtureParameters, *, forced: bool) 
             return Plan(found.affine, starts, True, {"preconditioning": "laplace", **facts})
     reason = "the normal approximation leaves the support"
     return plain_plan(problem, mixture, identity, reason, facts)
+
+
+def is_near_normal(plan: Plan) -> bool:
+    """Whether the posterior is close to a normal distribution in the coordinates of a plan."""
+    return plan.adapted and plan.facts["departure_from_normal"] < _LARGEST_DEPARTURE
 
 
 def plain_plan(
