@@ -50,7 +50,7 @@ def nested_rhat(draws: xr.Dataset, num_superchains: int) -> xr.Dataset:
     Neighbouring chains are of one superchain; all superchains have as many.
     """
     # In ArviZ itself from 1.0 on only.
-    from arviz_stats.base import array_stats
+    from arviz_stats.base import array_stats  # type: ignore[attr-defined]
 
     def nested(values: np.ndarray) -> np.ndarray:
         superchain = np.arange(values.shape[-2]) * num_superchains // values.shape[-2]
@@ -94,7 +94,7 @@ def smooth_log_weights(
     if hasattr(az, "psislw"):
         smoothed, k = az.psislw(log_weights, reff=r_eff)
     else:
-        from arviz_stats.base import array_stats
+        from arviz_stats.base import array_stats  # type: ignore[attr-defined]
 
         # It is given log-likelihoods of what is left out: minus log weights.
         smoothed, k = array_stats.psislw(-log_weights, r_eff=r_eff)

@@ -30,6 +30,7 @@ from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import ConvergenceWarning, LabelSwitchingWarning
 from gmm_bayes.inference import storage
+from gmm_bayes.inference.chees import ChEES
 from gmm_bayes.inference.compilation import forget_programs, persistent_cache
 from gmm_bayes.inference.devices import double_precision, find_device
 from gmm_bayes.inference.diagnostics import record_verdict
@@ -45,7 +46,7 @@ from gmm_bayes.inference.labelling import label_draws
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior
 from gmm_bayes.inference.progress import wanted
 from gmm_bayes.inference.result import GMMFit
-from gmm_bayes.inference.samplers import NUTS, ChEES, Sampler
+from gmm_bayes.inference.samplers import NUTS, Sampler
 from gmm_bayes.inference.standardization import Standardization
 from gmm_bayes.model.priors import PriorArrays, Priors, default_priors
 

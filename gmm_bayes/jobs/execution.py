@@ -114,8 +114,9 @@ def _priors(job: Job) -> Priors | None:
 
 
 def _sample(job: Job) -> "GMMFit":
+    from gmm_bayes.inference.chees import ChEES
     from gmm_bayes.inference.runner import fit
-    from gmm_bayes.inference.samplers import NUTS, ChEES
+    from gmm_bayes.inference.samplers import NUTS
 
     config = job.config
     sampler = {"nuts": NUTS, "chees": ChEES}[config.sampler.kind]
