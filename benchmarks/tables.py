@@ -258,8 +258,37 @@ def decisions_table(rows):
     return table(header, lines)
 
 
+def many_chains_table(rows, gpu=False):
+    header = ["problem", "N, K, D", "method", "chains", "warm-up + kept draws", "ESS"]
+    header += ["of parameters", "nested R-hat", "max R-hat", "divergences", "gradients kept / all"]
+    header += ["ESS for 1000 kept", "for 1000 of all", "for 1000 in a row", "sample, s", "verdict"]
+    lines = [
+        [
+            row["problem"],
+            size(row),
+            row["method"],
+            str(row["num_chains"]),
+            f"{row['num_warmup']} + {row['num_samples']}",
+            number(row["label_free_ess"]),
+            "labels switched" if row["switched"] else number(row["min_bulk_ess"]),
+            number(row["nested_rhat"], 4),
+            f"{row['max_rhat']:.3f}",
+            number(row["divergences"]),
+            " / ".join(map(number, (row["num_gradients_sampling"], row["num_gradients"]))),
+            number(row["ess_per_1000_gradients_sampling"]),
+            number(row["ess_per_1000_gradients"]),
+            number(row["ess_per_1000_in_a_row"]),
+            number(row["sample_seconds"]),
+            "ok" if row["verdict_ok"] else "not ok",
+        ]
+        for row in on(rows["many_chains"], gpu)
+    ]
+    return table(header, lines)
+
+
 def gpu_tables(rows):
-    parts = [f(rows, gpu=True) for f in (gradient_table, sampling_table, scaling_table)]
+    makers = (gradient_table, sampling_table, scaling_table, many_chains_table)
+    parts = [make(rows, gpu=True) for make in makers]
     measured = [part for part in parts if part != NOT_MEASURED]
     return "\n\n".join(measured) or NOT_MEASURED
 
@@ -299,6 +328,7 @@ TABLES = {
     "sampling": sampling_table,
     "first_result": first_result_table,
     "scaling": scaling_table,
+    "many_chains": many_chains_table,
     "em": em_table,
     "em_memory": em_memory_table,
     "many": many_table,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gmm_bayes.checking.stacking import StackedChains, stack_chains
     from gmm_bayes.core.mixture import MixtureParameters
     from gmm_bayes.estimator import BayesianGMM
+    from gmm_bayes.inference.chees import ChEES
     from gmm_bayes.inference.continuation import extend, resume
     from gmm_bayes.inference.diagnostics import Diagnosis, diagnose
     from gmm_bayes.inference.em_fit import EMFit
@@ -65,6 +66,7 @@ _HOMES = {
     "BayesianGMM": "gmm_bayes.estimator",
     "extend": "gmm_bayes.inference.continuation",
     "resume": "gmm_bayes.inference.continuation",
+    "ChEES": "gmm_bayes.inference.chees",
     "Diagnosis": "gmm_bayes.inference.diagnostics",
     "diagnose": "gmm_bayes.inference.diagnostics",
     "EMFit": "gmm_bayes.inference.em_fit",
@@ -105,6 +107,7 @@ _HOMES = {
 __all__ = [
     "NUTS",
     "BayesianGMM",
+    "ChEES",
     "Comparison",
     "ConditionalMixture",
     "CredibleBall",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-DRAWN = ("sampling", "first_result", "scaling")
+DRAWN = ("sampling", "first_result", "scaling", "many_chains")
 
 
 @pytest.fixture
@@ -107,3 +107,18 @@ def test_a_small_run_of_decisions(record, tmp_path):
     assert rows["coassignment"]["quality"] < 1e-10
     assert rows["partition"]["quality"] > 0.9
     assert "| 120, 5, 2 | partition | 400 |" in remade_page(tmp_path)
+
+
+def test_a_small_run_of_many_chains(record, tmp_path):
+    small = json.dumps({"num_warmup": 50, "num_samples": 30, "num_chains": 8})
+    words = ("--one", "overlapping", "ChEES", "--set", small, "--rows", tmp_path)
+    done = run("many_chains.py", *words)
+    assert done.returncode == 0, done.stderr
+    (row,) = record.read_rows("many_chains", tmp_path)
+    assert not {*record.ALWAYS, *record.QUALITY} - set(row)
+    assert (row["num_chains"], row["num_superchains"], row["num_samples"]) == (8, 4, 30)
+    assert row["num_gradients"] > row["num_gradients_sampling"] > 8 * 30
+    expected = 1000 * row["label_free_ess"] / row["num_gradients"]
+    assert row["ess_per_1000_gradients"] == pytest.approx(expected)
+    assert row["ess_per_1000_in_a_row"] == pytest.approx(8 * expected)
+    assert "| overlapping | 300, 2, 2 | ChEES | 8 |" in remade_page(tmp_path)

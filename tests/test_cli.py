@@ -197,6 +197,7 @@ def test_the_report_is_the_diagnosis(done, fitted):
         "verdict": "not ok",
         "components_ok": False,
         "notes": [],
+        "num_superchains": None,
         "divergences": diagnosis.n_divergences,
         "max_tree_depth_hits": diagnosis.n_max_tree_depth,
         "worse_chains": [],

@@ -46,7 +46,7 @@ def choices(section, field):
 
 def test_defaults_are_those_of_the_package(write):
     config = load_config(write(MINIMAL))
-    assert config.sampler.model_dump() == dataclasses.asdict(gb.NUTS())
+    assert config.sampler.settings == dataclasses.asdict(gb.NUTS())
     assert set(PriorsSection.model_fields) == {"kind"} | {
         f.name for f in dataclasses.fields(gb.Priors)
     }
@@ -64,6 +64,24 @@ def test_defaults_are_those_of_the_package(write):
         defaults["progress"],
     )
     assert config.output.model_dump() == {"directory": "runs/job", "plots": True, "groups": []}
+
+
+def test_each_kind_of_sampler_has_its_own_keys(write, tmp_path):
+    config = load_config(write(MINIMAL + '[sampler]\nkind = "chees"\n'))
+    ours, theirs = config.sampler.settings, dataclasses.asdict(gb.ChEES())
+    assert ours.pop("num_superchains") is None
+    assert theirs.pop("num_superchains") == 16
+    assert ours == theirs
+    again = tmp_path / "config.resolved.toml"
+    again.write_text(to_toml(config), encoding="utf-8")
+    assert load_config(again) == config
+    for change, complaint in {
+        "max_tree_depth=3": 'max_tree_depth: must be left out with kind = "chees", got 3',
+        "num_chains=1": 'num_chains: must be at least 2 with kind = "chees", got 1',
+        "num_superchains=5": "num_superchains: must divide num_chains, got 5 and 128",
+    }.items():
+        with pytest.raises(ConfigError, match=f"^sampler.{re.escape(complaint)}$"):
+            load_config(write(MINIMAL), ["sampler.kind=chees", f"sampler.{change}"])
 
 
 def test_names_are_those_of_the_package():
@@ -153,8 +171,13 @@ FAULTS = {
         "did you mean 'num_samples' or 'num_warmup' or 'num_chains'?"
     ),
     "sampler.a.b=5": (
-        "sampler.a.b: unknown key; known: num_warmup, num_samples, num_chains, "
-        "target_accept_prob, max_tree_depth, dense_mass, chain_method, preconditioning"
+        "sampler.a.b: unknown key; known: kind, num_warmup, num_samples, num_chains, "
+        "target_accept_prob, max_tree_depth, dense_mass, chain_method, preconditioning, "
+        "num_superchains, max_leapfrog_steps"
+    ),
+    "sampler.kind=hmc": "sampler.kind: must be one of nuts, chees, got 'hmc'; known: nuts, chees",
+    "sampler.num_superchains=4": (
+        'sampler.num_superchains: must be left out with kind = "nuts", got 4'
     ),
     "samplr.num_samples=5": "samplr: unknown section; did you mean 'sampler'?",
     "zzz.a=1": f"zzz: unknown section; known: {SECTIONS}",

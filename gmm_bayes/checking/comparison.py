@@ -37,7 +37,7 @@ from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.progress import wanted
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.inference.runner import fit
-from gmm_bayes.inference.samplers import NUTS, Laplace
+from gmm_bayes.inference.samplers import Sampler
 from gmm_bayes.model.priors import Priors
 from gmm_bayes.posterior.density import log_predictive_density
 
@@ -56,7 +56,7 @@ def compare_n_components(
     n_init: int = 10,
     n_folds: int = 10,
     priors: Priors | Callable[[int], Priors] | None = None,
-    sampler: NUTS | Laplace | None = None,
+    sampler: Sampler | None = None,
     seed: Any = 0,
     executor: Any = None,
     progress: bool | None = None,
@@ -85,7 +85,7 @@ def compare_n_components(
         Of the posterior fits: for all candidates, or a function of the number of components. None
         takes `default_priors`; a `mean_loc` of None is filled with centres found anew in each
         candidate's and each fold's rows.
-    sampler : NUTS or Laplace, optional
+    sampler : NUTS, ChEES or Laplace, optional
         Of the posterior fits. None takes `NUTS()`.
     seed : int in [0, 2**32) or JAX key
     executor : None, str or Dask client
@@ -128,8 +128,8 @@ def compare_n_components(
     table, wished = _check(X, candidates, covariance_types, criteria, n_folds)
     check_choice(engine, "engine", ("em", "nuts"))
     n_init = check_integer(n_init, "n_init", 1)
-    if not isinstance(sampler, NUTS | Laplace | None):
-        raise TypeError(f"sampler must be a gmm_bayes.NUTS or gmm_bayes.Laplace, got {sampler!r}")
+    if not isinstance(sampler, Sampler | None):
+        raise TypeError(f"sampler must be a gmm_bayes.NUTS, ChEES or Laplace, got {sampler!r}")
     believed = {c: priors(c.n_components) if callable(priors) else priors for c in wished}
     for belief in believed.values():
         if not isinstance(belief, Priors | None):

@@ -14,7 +14,6 @@ from gmm_bayes.errors import ConvergenceWarning
 from gmm_bayes.inference.devices import double_precision
 from gmm_bayes.inference.potential import ModelSpec, space
 from gmm_bayes.inference.result import GMMFit, check_fit
-from gmm_bayes.inference.samplers import NUTS
 from gmm_bayes.inference.standardization import Standardization
 
 __all__ = ["Evidence", "log_evidence"]
@@ -67,7 +66,7 @@ def log_evidence(fit: GMMFit, *, seed: int = 0) -> Evidence:
     Parameters
     ----------
     fit : GMMFit
-        Made by NUTS, with at most 12 components.
+        Made by NUTS or ChEES, with at most 12 components.
     seed : int in [0, 2**32) or JAX key
         Of the proposals.
 
@@ -82,7 +81,7 @@ def log_evidence(fit: GMMFit, *, seed: int = 0) -> Evidence:
     TypeError
         If `fit` is not a GMMFit.
     ValueError
-        If the draws were not made by NUTS, are too few for their dimension, are not finite, or lose
+        If the draws are not chains, are too few for their dimension, are not finite, or lose
         weights below the smallest float64; or if there are more than 12 components.
     InferenceError
         If the draws and the normal distribution fitted to them do not meet.
@@ -146,7 +145,7 @@ def _from_draws(fit: GMMFit, units: Standardization, rng: np.random.Generator) -
 
 def _refuse(fit: GMMFit) -> None:
     """Raise where there is no evidence to be had from the draws."""
-    if not isinstance(fit.sampler, NUTS):
+    if fit.sampler.judged_by != "chains":
         raise ValueError(
             "log_evidence must have the draws of chains: those of Laplace are resampled from "
             "weighted proposals, and some occur several times; fit with sampler=gmm_bayes.NUTS()"

@@ -15,7 +15,6 @@ from gmm_bayes.inference import storage
 from gmm_bayes.inference.diagnostics import THRESHOLDS
 from gmm_bayes.inference.measures import FEWEST_LOO_DRAWS
 from gmm_bayes.inference.result import GMMFit, check_fit
-from gmm_bayes.inference.samplers import NUTS
 
 __all__ = ["StackedChains", "stack_chains", "stacking_weights"]
 
@@ -96,8 +95,8 @@ def stack_chains(fit: GMMFit) -> StackedChains:
     Parameters
     ----------
     fit : GMMFit
-        Made by NUTS. Where components changed places, `align_labels` first if single components
-        are of interest; the weights do not depend on it.
+        Made by NUTS or ChEES. Where components changed places, `align_labels` first if single
+        components are of interest; the weights do not depend on it.
 
     Returns
     -------
@@ -142,7 +141,7 @@ def stack_chains(fit: GMMFit) -> StackedChains:
 
 def _refuse(fit: GMMFit) -> None:
     """Raise where there are no chains to weight."""
-    if not isinstance(fit.sampler, NUTS):
+    if fit.sampler.judged_by != "chains":
         raise ValueError("stack_chains must have chains, got draws of Laplace; they have one mode")
     if fit.stacking is not None:
         raise ValueError("stack_chains must have chains as they were sampled, got resampled draws")

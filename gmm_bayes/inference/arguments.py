@@ -13,7 +13,7 @@ from gmm_bayes._validation import Table, check_seed
 from gmm_bayes._vocabulary import InitMethod, Precision
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.potential import ModelSpec
-from gmm_bayes.inference.samplers import NUTS, Laplace, restore_sampler
+from gmm_bayes.inference.samplers import NUTS, Sampler, restore_sampler
 from gmm_bayes.model.priors import Priors
 
 __all__ = ["Arguments", "data_hash", "from_stored", "plain", "to_stored"]
@@ -29,7 +29,7 @@ class Arguments:
     ----------
     table : Table
     spec : ModelSpec
-    sampler : NUTS or Laplace
+    sampler : NUTS, ChEES or Laplace
     init : str or MixtureParameters
     n_init : int
     words : ndarray of uint32
@@ -41,7 +41,7 @@ class Arguments:
 
     table: Table
     spec: ModelSpec
-    sampler: NUTS | Laplace
+    sampler: Sampler
     init: InitMethod | MixtureParameters
     n_init: int
     words: np.ndarray

@@ -12,9 +12,12 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
+from gmm_bayes._vocabulary import CHAIN, DRAW
+
 __all__ = [
     "ess",
     "import_arviz",
+    "nested_rhat",
     "power_scaling",
     "rhat",
     "smooth_log_weights",
@@ -44,6 +47,21 @@ def to_native(tree: xr.DataTree) -> Any:
 def rhat(draws: xr.Dataset) -> xr.Dataset:
     """Rank-normalised split R-hat of every entry (Vehtari et al. 2021)."""
     return import_arviz().rhat(draws, method="rank")
+
+
+def nested_rhat(draws: xr.Dataset, num_superchains: int) -> xr.Dataset:
+    """Rank-normalised split nested R-hat of every entry (Margossian et al. 2024).
+
+    Neighbouring chains are of one superchain; all superchains have as many.
+    """
+    # In ArviZ itself from 1.0 on only.
+    from arviz_stats.base import array_stats  # type: ignore[attr-defined]
+
+    def nested(values: np.ndarray) -> np.ndarray:
+        superchain = np.arange(values.shape[-2]) * num_superchains // values.shape[-2]
+        return array_stats.rhat_nested(values, superchain_ids=superchain)
+
+    return xr.apply_ufunc(nested, draws, input_core_dims=[[CHAIN, DRAW]])
 
 
 def ess(draws: xr.Dataset, method: str) -> xr.Dataset:

@@ -28,11 +28,13 @@ __all__ = [
     "Warmup",
     "advance",
     "away_from_resonance",
+    "draws_per_call",
     "run_group",
 ]
 
-# Draws that one call of the compiled program can make at most: the size of its output buffers.
-_BLOCK = 50
+# Draws that one call of the compiled program can make at most, and numbers that it can return: the
+# size of its output buffers.
+_BLOCK, _MOST_NUMBERS = 50, 2**23
 _FIRST_BLOCK = 5
 # A call to the compiled program should take about this long, so that a bar moves and Ctrl-C works.
 _SECONDS_PER_CALL = 0.5
@@ -87,6 +89,11 @@ class Warmup(NamedTuple):
     target_accept_prob: float
 
 
+def draws_per_call(num_chains: int, dimension: int) -> int:
+    """Draws of all chains whose positions and gradients one call may return."""
+    return int(np.clip(_MOST_NUMBERS // (2 * num_chains * dimension), 1, _BLOCK))
+
+
 class Settings(NamedTuple):
     """The arguments of a program that stay the same during a run."""
 
@@ -105,8 +112,9 @@ def advance(
     *,
     adaptation: Adaptation,
     spec: ModelSpec,
+    block: int,
 ) -> tuple[Any, dict[str, jax.Array]]:
-    """Make `n_draws` (at most _BLOCK) transitions from `state`, or from `start` if `fresh`."""
+    """Make `n_draws` (at most `block`) transitions from `state`, or from `start` if `fresh`."""
     kernel = adaptation.kernel(settings, spec)
     # The kernel must be initialised in every trace, if only to be traced.
     state = jax.lax.cond(
@@ -132,7 +140,7 @@ def advance(
             "step_size": state.adapt_state.step_size,
         }
 
-    return jax.lax.scan(step, state, jnp.arange(_BLOCK))
+    return jax.lax.scan(step, state, jnp.arange(block))
 
 
 def _advance_group(
@@ -143,7 +151,7 @@ def _advance_group(
     return jax.vmap(one, in_axes=axes)(state, fresh, start, key, n_draws, settings)
 
 
-_advance_compiled = jax.jit(_advance_group, static_argnames=("adaptation", "spec"))
+_advance_compiled = jax.jit(_advance_group, static_argnames=("adaptation", "spec", "block"))
 
 
 class Programs:
@@ -154,6 +162,7 @@ class Programs:
     ) -> None:
         self._adaptation, self._spec, self._size = adaptation, spec, size
         self.settings = settings
+        self.block = draws_per_call(size, len(settings.affine.loc))
 
     def compile(self) -> "Programs":
         """Run the program for no draws at all, which compiles it; settings may change later."""
@@ -167,7 +176,7 @@ class Programs:
 
     def advance(self, state: Any, fresh: bool, start: Any, key: Any, n_draws: int) -> Any:
         """Make some draws with every chain of a group."""
-        fixed = {"adaptation": self._adaptation, "spec": self._spec}
+        fixed = {"adaptation": self._adaptation, "spec": self._spec, "block": self.block}
         return _advance_compiled(state, fresh, start, key, n_draws, self.settings, **fixed)
 
     def _initial(self, start: Any, key: Any) -> Any:
@@ -199,6 +208,7 @@ class Advances(Protocol):
 
     settings: Settings
     blank: Any
+    block: int
 
     def advance(self, state: Any, fresh: bool, start: Any, key: Any, n_draws: int) -> Any:
         """Make some draws with every chain of the group."""
@@ -228,7 +238,7 @@ def run_group(
     warmup = programs.settings.warmup
     total = warmup.num_draws + num_samples
     state, done = record.begin(programs.blank)
-    size, n_divergences = _FIRST_BLOCK, 0
+    size, n_divergences = min(_FIRST_BLOCK, programs.block), 0
     while done < total:
         if stop.is_set():
             record.save(state, done, due=True, n_divergences=n_divergences)
@@ -238,7 +248,7 @@ def run_group(
         begin = time.perf_counter()
         state, out = programs.advance(state, done == 0, starts, keys, n_draws)
         made = {name: np.asarray(values)[:, :n_draws] for name, values in out.items()}
-        size = _next_size(n_draws, time.perf_counter() - begin)
+        size = _next_size(n_draws, time.perf_counter() - begin, programs.block)
         record.add(made if sampling else {"warmup_steps": made["n_steps"]})
         done += n_draws
         if done == warmup.num_draws and not warmup.adapt_metric:
@@ -257,6 +267,6 @@ def run_group(
     return {"warmup_steps": np.zeros((len(starts), 0), int), **record.draws()}
 
 
-def _next_size(n_draws: int, seconds: float) -> int:
+def _next_size(n_draws: int, seconds: float, most: int) -> int:
     """How many draws the next call of the program makes. Draws do not depend on it."""
-    return int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, _BLOCK))
+    return int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, most))

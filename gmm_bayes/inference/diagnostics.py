@@ -10,7 +10,6 @@ import numpy as np
 from gmm_bayes._vocabulary import CHAIN, CONSTANT_DATA, DRAW, MEANS
 from gmm_bayes.inference import measures, sensitivity
 from gmm_bayes.inference.result import GMMFit, check_fit
-from gmm_bayes.inference.samplers import NUTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +22,10 @@ __all__ = ["THRESHOLDS", "Diagnosis", "diagnose", "record_verdict"]
 # chain is in another mode when its mean log-likelihood lies three sds of the best chain below that
 # chain's; NUTS hardly ever returns the point it started from; and a component a ten-thousandth as
 # wide as its column has collapsed.
+# Many short chains: Vehtari et al. ask for an ESS of 400 in all, which was 100 of each of their
+# four chains; 100 of each of a thousand may be more than there are draws. Nested R-hat (Margossian
+# et al. 2024) has the threshold of R-hat. Where chains have forgotten their starts it is about
+# sqrt(1 + 1 / n), n the effective draws of one superchain, so 1.01 asks for 50 of each.
 # Vehtari, Simpson, Gelman, Yao, Gabry (2024), Pareto smoothed importance sampling: weights whose
 # tail has a shape above 0.7 cannot be averaged with.
 # Kallioinen, Paananen, Buerkner, Vehtari (2024), Detecting and diagnosing prior and likelihood
@@ -33,6 +36,7 @@ __all__ = ["THRESHOLDS", "Diagnosis", "diagnose", "record_verdict"]
 THRESHOLDS: Final = {
     "rhat": 1.01,
     "ess_per_chain": 100,
+    "ess_many_chains": 400,
     "e_bfmi": 0.3,
     "worse_chain_sd": 3.0,
     "worse_chain_elpd": 4.0,
@@ -67,9 +71,14 @@ class Diagnosis:
         The worst R-hat and ESS of each quantity; label-free quantities first.
     n_divergences, n_max_tree_depth : int
         Draws after warm-up that diverged, or whose trajectory was cut at the maximum depth.
-    e_bfmi, repeated_share, log_likelihood : ndarray, shape (num_chains,)
-        Energy's Bayesian fraction of missing information, the share of draws equal to the one
-        before, and the mean log-likelihood (nats), per chain.
+    num_superchains : int or None
+        Groups of chains that began at one point each, as `ChEES` makes them: then `rhat` is nested
+        R-hat. None where every chain had a start of its own.
+    e_bfmi, repeated_share : ndarray, shape (num_chains,) or (num_superchains,)
+        Energy's Bayesian fraction of missing information, and the share of draws equal to the one
+        before, per chain, or per superchain where there are any.
+    log_likelihood : ndarray, shape (num_chains,)
+        Mean log-likelihood (nats), per chain.
     elpd : ndarray, shape (num_chains,)
         Expected log predictive density of all rows by each chain alone (nats), by leave-one-out on
         at most 256 of them; NaN where chains agree, or have too few draws to say.
@@ -106,6 +115,7 @@ class Diagnosis:
     table: "pd.DataFrame"
     n_divergences: int
     n_max_tree_depth: int
+    num_superchains: int | None
     e_bfmi: np.ndarray
     repeated_share: np.ndarray
     log_likelihood: np.ndarray
@@ -117,9 +127,15 @@ class Diagnosis:
     pareto_k: float
     prior_sensitivity: float
 
+    @property
+    def ess_needed(self) -> float:
+        """The effective draws, bulk and tail, below which a run is too short."""
+        return _ess_needed(len(self.log_likelihood), self.num_superchains)
+
     def __repr__(self) -> str:
         numbers = (
-            f"R-hat {self.rhat:.3f}, bulk ESS {self.ess_bulk:.0f}, tail ESS {self.ess_tail:.0f}, "
+            f"{_rhat_name(self.num_superchains)} {self.rhat:.3f}, "
+            f"bulk ESS {self.ess_bulk:.0f}, tail ESS {self.ess_tail:.0f}, "
             f"{self.n_divergences} divergences, E-BFMI {self.e_bfmi.min():.2f}"
             if np.isnan(self.pareto_k)
             else f"Pareto k {self.pareto_k:.2f}, ESS {self.ess_bulk:.0f}"
@@ -157,13 +173,15 @@ def diagnose(fit: GMMFit) -> Diagnosis:
 
     Notes
     -----
-    R-hat and ESS are rank-normalised [1]_. The label-free quantities come first: log-likelihood,
-    log posterior, the weights in order of size, the mean and covariance of the whole mixture, the
-    entropy of the responsibilities, and the log density at ten rows. Where draws match the best
-    draw better with their components in another order, labels have switched: then the label-free
-    quantities alone are judged. If they agree, `ok` is True and label-free answers may be believed,
-    while `components_ok` is False; `align_labels` renumbers the components, and `diagnose` of its
-    result judges their parameters. Draws of `Laplace` are judged by their importance weights.
+    R-hat and ESS are rank-normalised [1]_. Of many short chains, such as those of `ChEES`, nested
+    R-hat [2]_ compares groups that began at one point each. The label-free quantities come first:
+    log-likelihood, log posterior, the weights in order of size, the mean and covariance of the
+    whole mixture, the entropy of the responsibilities, and the log density at ten rows. Where draws
+    match the best draw better with their components in another order, labels have switched: then
+    the label-free quantities alone are judged. If they agree, `ok` is True and label-free answers
+    may be believed, while `components_ok` is False; `align_labels` renumbers the components, and
+    `diagnose` of its result judges their parameters. Draws of `Laplace` are judged by their
+    importance weights.
 
     A strong prior does not make chains wrong: where one decides what the data should, that is a
     note, and `prior_sensitivity(fit)` has the rest.
@@ -172,6 +190,9 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     ----------
     .. [1] A. Vehtari, A. Gelman, D. Simpson, B. Carpenter, P.-C. Buerkner (2021). Rank-
        normalization, folding, and localization. Bayesian Analysis 16.
+    .. [2] C. C. Margossian, M. D. Hoffman, P. Sountsov, L. Riou-Durand, A. Vehtari, A. Gelman
+       (2024). Nested R-hat: assessing the convergence of Markov chain Monte Carlo when running many
+       short chains. Bayesian Analysis.
     """
     check_fit(fit)
     if fit.stacking is not None:
@@ -179,7 +200,7 @@ def diagnose(fit: GMMFit) -> Diagnosis:
             "diagnose must have draws as they were sampled, got some resampled by stack_chains, "
             "which are chains no more; diagnose the fit that was stacked"
         )
-    chains = isinstance(fit.sampler, NUTS)
+    chains = fit.sampler.judged_by == "chains"
     numbers = {
         **(_of_chains(fit) if chains else _of_weights(fit)),
         "log_likelihood": fit.sample_stats["log_likelihood"].mean(DRAW).values,
@@ -223,21 +244,21 @@ def record_verdict(fit: GMMFit) -> Diagnosis:
 
 def _of_chains(fit: GMMFit) -> dict[str, Any]:
     """The numbers that chains are judged by."""
-    assert isinstance(fit.sampler, NUTS)
-    stats = fit.sample_stats
+    stats, groups = fit.sample_stats, measures.num_superchains(fit)
     table = measures.agreement_table(fit)
     switched = measures.labels_switched(fit)
     judged = table[table["label_free"].astype(bool)] if switched else table
-    elpd, worse = _worse_chains(fit, table)
+    elpd, worse = _worse_chains(fit, table, groups)
     return {
         "rhat": float(judged["rhat"].max(skipna=False)),
         "ess_bulk": float(judged["ess_bulk"].min(skipna=False)),
         "ess_tail": float(judged["ess_tail"].min(skipna=False)),
         "table": table,
         "n_divergences": int(stats["diverging"].sum()),
-        "n_max_tree_depth": int((stats["n_steps"] >= 2.0**fit.sampler.max_tree_depth - 1).sum()),
-        "e_bfmi": measures.e_bfmi(stats["energy"].values),
-        "repeated_share": measures.repeated_share(fit.posterior[MEANS]),
+        "n_max_tree_depth": _cut_trajectories(fit),
+        "num_superchains": groups,
+        "e_bfmi": measures.e_bfmi(stats["energy"].values, groups),
+        "repeated_share": measures.repeated_share(fit.posterior[MEANS], groups),
         "elpd": elpd,
         "worse_chains": worse,
         "switched": switched,
@@ -245,7 +266,9 @@ def _of_chains(fit: GMMFit) -> dict[str, Any]:
     }
 
 
-def _worse_chains(fit: GMMFit, table: "pd.DataFrame") -> tuple[np.ndarray, tuple[int, ...]]:
+def _worse_chains(
+    fit: GMMFit, table: "pd.DataFrame", groups: int | None
+) -> tuple[np.ndarray, tuple[int, ...]]:
     """Each chain's elpd in nats, and the chains in a worse mode.
 
     A chain may reach a high log-likelihood with a component that follows single rows. So those that
@@ -253,6 +276,9 @@ def _worse_chains(fit: GMMFit, table: "pd.DataFrame") -> tuple[np.ndarray, tuple
     """
     log_likelihood = fit.sample_stats["log_likelihood"].transpose(CHAIN, DRAW).values
     elpd = np.full(len(log_likelihood), np.nan)
+    if groups:
+        # Each chain has too few draws for a leave-one-out of its own.
+        return elpd, measures.worse_chains(log_likelihood, THRESHOLDS["worse_chain_sd"], groups)
     by_elpd: tuple[int, ...] = ()
     # Chains that agree in what does not depend on labels predict alike.
     if table["rhat"][table["label_free"].astype(bool)].max() > THRESHOLDS["rhat"]:
@@ -277,6 +303,7 @@ def _of_weights(fit: GMMFit) -> dict[str, Any]:
         "table": measures.no_agreement(),
         "n_divergences": 0,
         "n_max_tree_depth": 0,
+        "num_superchains": None,
         "e_bfmi": unknown,
         "repeated_share": unknown,
         "elpd": unknown,
@@ -284,6 +311,23 @@ def _of_weights(fit: GMMFit) -> dict[str, Any]:
         "switched": fit.alignment is not None and measures.labels_switched(fit),
         "pareto_k": fit.run["pareto_k"],
     }
+
+
+def _cut_trajectories(fit: GMMFit) -> int:
+    """Trajectories that ended because their tree was as deep as it may be; not all have trees."""
+    depth = getattr(fit.sampler, "max_tree_depth", None)
+    steps = fit.sample_stats["n_steps"]
+    return 0 if depth is None else int((steps >= 2.0**depth - 1).sum())
+
+
+def _rhat_name(num_superchains: int | None) -> str:
+    return "nested R-hat" if num_superchains else "R-hat"
+
+
+def _ess_needed(num_chains: int, num_superchains: int | None) -> float:
+    if num_superchains:
+        return THRESHOLDS["ess_many_chains"]
+    return THRESHOLDS["ess_per_chain"] * num_chains
 
 
 _LONGER = "Run more draws (num_warmup, num_samples)."
@@ -343,9 +387,10 @@ def _disagreements(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _too_short(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Chains that have not said enough yet."""
-    enough = THRESHOLDS["ess_per_chain"] * fit.posterior.sizes[CHAIN]
+    enough = _ess_needed(fit.posterior.sizes[CHAIN], n["num_superchains"])
     if n["rhat"] > THRESHOLDS["rhat"]:
-        yield f"R-hat is {n['rhat']:.3f} (should be below {THRESHOLDS['rhat']})", _LONGER
+        name = _rhat_name(n["num_superchains"])
+        yield f"{name} is {n['rhat']:.3f} (should be below {THRESHOLDS['rhat']})", _LONGER
     for kind in ("bulk", "tail"):
         # Not "<": a NaN is not enough either.
         if not n[f"ess_{kind}"] >= enough:
@@ -369,7 +414,7 @@ def _bad_geometry(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if (n["e_bfmi"] < THRESHOLDS["e_bfmi"]).any():
         lowest = np.nanmin(n["e_bfmi"])
         yield f"E-BFMI is {lowest:.2f} (should be above {THRESHOLDS['e_bfmi']})", _LONGER
-    if repeated > THRESHOLDS["repeated_share"]:
+    if repeated > THRESHOLDS["repeated_share"] + fit.sampler.rejected_share:
         yield (
             f"{repeated:.0%} of a chain's draws repeat the one before",
             "Raise target_accept_prob and num_warmup.",

@@ -108,7 +108,6 @@ def _sample_stats(
     # Only a sampler with trajectories has these.
     if "energy" in values:
         values["energy"] = values["energy"] + shift
-        values["tree_depth"] = np.ceil(np.log2(values["n_steps"] + 1)).astype(int)
     return _dataset({name: ((CHAIN, DRAW), value) for name, value in values.items()}, {})
 
 

@@ -24,6 +24,7 @@ from gmm_bayes.inference.many_programs import SetPrograms
 from gmm_bayes.inference.many_starts import Plans, plan_many
 from gmm_bayes.inference.potential import Data, ModelSpec, site_values, space
 from gmm_bayes.inference.progress import Progress
+from gmm_bayes.inference.recording import MemoryGroup, MemoryRecorder
 from gmm_bayes.inference.samplers import NUTS
 from gmm_bayes.inference.threads import in_background, run_in_threads
 
@@ -192,7 +193,7 @@ def _run(
     of_block = programs.with_settings(Settings(job.warmup, affine, some))
     # A group of `run_group` is all chains of all sets of the block.
     starts, words = (a[job.sets].reshape(-1, a.shape[-1]) for a in (plans.starts, keys))
-    fields = run_group(of_block, sampler.num_samples, starts, words, bar, stop)
+    fields = run_group(of_block, sampler.num_samples, starts, words, MemoryGroup(), bar, stop)
     shape = (len(job.sets), sampler.num_chains)
     fields = {name: a.reshape(*shape, *a.shape[1:]) for name, a in fields.items()}
     for place, i in enumerate(job.sets[: job.n_real]):
@@ -209,7 +210,9 @@ def _describe(
     z = affine.apply(fields["eta"])
     gradient = affine.push_forward(fields["slope"])
     own = jax.tree.map(lambda a: a[i], data)
-    problem = Problem(own, spec, round(float(own.rows.weights.sum())), _no_start, [])
+    problem = Problem(
+        own, spec, round(float(own.rows.weights.sum())), _no_start, [], MemoryRecorder()
+    )
     _, stats = describe(problem, z, fields["potential"], gradient)
     made.z[i] = z
     for name, values in {**fields, **stats}.items():

@@ -10,7 +10,7 @@ from numpyro.infer.hmc import HMCState
 from numpyro.infer.hmc_util import HMCAdaptState
 
 from gmm_bayes.inference.affine import AffineMap
-from gmm_bayes.inference.chains import Adaptation, Settings, Warmup, advance
+from gmm_bayes.inference.chains import Adaptation, Settings, Warmup, advance, draws_per_call
 from gmm_bayes.inference.laplace import DIFFERENCE_STEP
 from gmm_bayes.inference.potential import Data, ModelSpec, potential, space
 
@@ -140,7 +140,7 @@ def gradients_at(
     return jax.vmap(of_one)(eta, affine, data)
 
 
-@partial(jax.jit, static_argnames=("adaptation", "spec", "num_chains"))
+@partial(jax.jit, static_argnames=("adaptation", "spec", "num_chains", "block"))
 def _advance_sets(
     state: Any,
     fresh: Any,
@@ -152,6 +152,7 @@ def _advance_sets(
     adaptation: Adaptation,
     spec: ModelSpec,
     num_chains: int,
+    block: int,
 ) -> Any:
     """Advance every chain of every set; the leading axis of arrays is sets times chains."""
 
@@ -161,7 +162,7 @@ def _advance_sets(
     def flat(leaf: Any) -> Any:
         return leaf.reshape(-1, *leaf.shape[2:]) if jnp.ndim(leaf) else leaf
 
-    of_chain = partial(advance, adaptation=adaptation, spec=spec)
+    of_chain = partial(advance, adaptation=adaptation, spec=spec, block=block)
     places = (_PLACES, None, 0, 0, None)
     of_set = jax.vmap(of_chain, in_axes=(*places, None), out_axes=(_PLACES, 0))
     of_block = jax.vmap(of_set, in_axes=(*places, _SETTINGS), out_axes=(_PLACES, 0))
@@ -179,6 +180,7 @@ class SetPrograms:
         self._fixed = {"adaptation": adaptation, "spec": spec, "num_chains": num_chains}
         self._adaptation, self._n_sets, self._num_chains = adaptation, n_sets, num_chains
         self.blank: Any = None
+        self.block = 0
         self.settings: Any = None
 
     def compile(self, data: Data) -> None:
@@ -190,6 +192,7 @@ class SetPrograms:
         )
         self.settings = Settings(Warmup(0, False, 0.5), affine, data)
         n_lanes = self._n_sets * self._num_chains
+        self.block = draws_per_call(n_lanes, dimension)
         start, key = np.zeros((n_lanes, dimension)), np.zeros((n_lanes, 2), np.uint32)
         one = jax.tree.map(lambda a: a[0], (affine, data))
         shapes = jax.eval_shape(
@@ -205,12 +208,15 @@ class SetPrograms:
     def with_settings(self, settings: Settings) -> "SetPrograms":
         """The same program for another block; both may run at once."""
         other = SetPrograms(self._adaptation, self.spec, self._n_sets, self._num_chains)
-        other.blank, other.settings = self.blank, jax.device_put(settings)
+        other.blank, other.block = self.blank, self.block
+        other.settings = jax.device_put(settings)
         return other
 
     def advance(self, state: Any, fresh: bool, start: Any, key: Any, n_draws: int) -> Any:
         """Make some draws with every chain; arrays have a leading axis of sets times chains."""
-        return _advance_sets(state, fresh, start, key, n_draws, self.settings, **self._fixed)
+        return _advance_sets(
+            state, fresh, start, key, n_draws, self.settings, block=self.block, **self._fixed
+        )
 
     def _initial(self, start: Any, key: Any, settings: Settings) -> Any:
         kernel = self._adaptation.kernel(settings, self.spec)

@@ -24,6 +24,7 @@ __all__ = [
     "e_bfmi",
     "labels_switched",
     "no_agreement",
+    "num_superchains",
     "repeated_share",
     "switched_share",
     "worse_by_elpd",
@@ -98,18 +99,28 @@ def bhattacharyya(
     return squared / 8 + (log_det_between - (log_det[0][:, None] + log_det[1][None]) / 2) / 2
 
 
+def num_superchains(fit: GMMFit) -> int | None:
+    """Groups of chains that began at one point each; None where every chain had its own start."""
+    return getattr(fit.sampler, "num_superchains", None)
+
+
 def agreement_table(fit: GMMFit) -> "pd.DataFrame":
-    """Worst R-hat and ESS of each quantity, those that do not depend on labels first."""
+    """Worst R-hat and ESS of each quantity, those that do not depend on labels first.
+
+    R-hat is nested where there are superchains.
+    """
     import pandas as pd
 
-    rows = {}
+    rows, groups = {}, num_superchains(fit)
     sites = fit.posterior.drop_vars(COVARIANCES)
     for dataset, label_free in ((label_free_quantities(fit), True), (sites, False)):
         moving = _moving_entries(dataset)
         if not moving:
             continue
         measures = {
-            "rhat": arviz_bridge.rhat(_at_least_two_chains(moving)),
+            "rhat": arviz_bridge.nested_rhat(moving, groups)
+            if groups
+            else arviz_bridge.rhat(_at_least_two_chains(moving)),
             "ess_bulk": arviz_bridge.ess(moving, "bulk"),
             "ess_tail": arviz_bridge.ess(moving, "tail"),
         }
@@ -156,30 +167,39 @@ def _at_least_two_chains(dataset: xr.Dataset) -> xr.Dataset:
     return xr.concat([first, second], CHAIN)
 
 
-def e_bfmi(energy: np.ndarray) -> np.ndarray:
-    """Per chain (Betancourt 2016, equation 4.1); ArviZ's call for it differs between its lines."""
+def e_bfmi(energy: np.ndarray, groups: int | None = None) -> np.ndarray:
+    """Per chain (Betancourt 2016, equation 4.1); ArviZ's call for it differs between its lines.
+
+    Per superchain where there are `groups` of them: one short chain says little of a variance.
+    """
+    groups = groups or len(energy)
     if energy.shape[1] < 2:
-        return np.full(len(energy), np.nan)
+        return np.full(groups, np.nan)
+    together = energy.reshape(groups, -1, energy.shape[1])
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)
+        return (np.diff(together) ** 2).mean(axis=(1, 2)) / together.var(axis=(1, 2))
 
 
-def repeated_share(means: xr.DataArray) -> np.ndarray:
-    """Share of each chain's draws that are equal to the one before."""
+def repeated_share(means: xr.DataArray, groups: int | None = None) -> np.ndarray:
+    """Share of each chain's, or superchain's, draws that are equal to the one before."""
     values = means.transpose(CHAIN, DRAW, ...).values
+    groups = groups or len(values)
     if values.shape[1] < 2:
-        return np.zeros(len(values))
+        return np.zeros(groups)
     same = (np.diff(values, axis=1) == 0).all(axis=(2, 3))
-    return same.mean(axis=1)
+    return same.reshape(groups, -1).mean(axis=1)
 
 
-def worse_chains(log_likelihood: np.ndarray, allowed_sd: float) -> tuple[int, ...]:
-    """Chains whose mean lies that many sds of the best chain below the best chain's."""
+def worse_chains(
+    log_likelihood: np.ndarray, allowed_sd: float, groups: int | None = None
+) -> tuple[int, ...]:
+    """Chains whose mean lies that many sds of the best chain, or superchain, below its mean."""
     means = log_likelihood.mean(axis=1)
-    best = int(means.argmax())
+    together = log_likelihood.reshape(groups or len(means), -1)
+    best = together[together.mean(axis=1).argmax()]
     # Below a tenth of a nat two chains say the same whatever their spread.
-    allowed = allowed_sd * log_likelihood[best].std() + 0.1
-    return tuple(int(c) for c in np.flatnonzero(means < means[best] - allowed))
+    allowed = allowed_sd * best.std() + 0.1
+    return tuple(int(c) for c in np.flatnonzero(means < best.mean() - allowed))
 
 
 def chain_elpd(fit: GMMFit) -> np.ndarray:

@@ -32,7 +32,7 @@ from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import FileFormatError
 from gmm_bayes.inference import arviz_bridge, storage
-from gmm_bayes.inference.samplers import NUTS, Laplace, restore_sampler
+from gmm_bayes.inference.samplers import Sampler, restore_sampler
 from gmm_bayes.model.priors import Priors
 
 __all__ = ["GMMFit", "check_fit", "load", "refuse_marginal"]
@@ -116,7 +116,7 @@ class GMMFit:
         return Priors(**{str(name): value.values for name, value in constants.items()})
 
     @property
-    def sampler(self) -> NUTS | Laplace:
+    def sampler(self) -> Sampler:
         """The settings of the sampler."""
         return restore_sampler(self._json("sampler"))
 

@@ -40,6 +40,7 @@ from gmm_bayes.inference.checkpoint_directory import (
     claim_empty,
     refuse_lack_of_room,
 )
+from gmm_bayes.inference.chees import ChEES
 from gmm_bayes.inference.compilation import forget_programs, persistent_cache
 from gmm_bayes.inference.devices import double_precision, find_device
 from gmm_bayes.inference.diagnostics import record_verdict
@@ -57,7 +58,7 @@ from gmm_bayes.inference.progress import wanted
 from gmm_bayes.inference.recording import MemoryRecorder, Recorder
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.inference.sampler_state import state_group
-from gmm_bayes.inference.samplers import NUTS, Laplace
+from gmm_bayes.inference.samplers import NUTS, Sampler
 from gmm_bayes.inference.standardization import Standardization
 from gmm_bayes.model.priors import PriorArrays, Priors, default_priors
 
@@ -76,7 +77,7 @@ def fit(
     *,
     covariance_type: CovarianceType = "full",
     priors: Priors | None = None,
-    sampler: NUTS | Laplace | None = None,
+    sampler: Sampler | None = None,
     init: InitMethod | MixtureParameters = "kmeans",
     n_init: int = 10,
     seed: Any = 0,
@@ -100,7 +101,7 @@ def fit(
         None takes `default_priors(X, n_components)`, its k-means seeded from `seed`; with it the
         answer does not depend on units. A `mean_loc` of None is filled with the k-means centroids
         of `X`.
-    sampler : NUTS or Laplace, optional
+    sampler : NUTS, ChEES or Laplace, optional
         None takes `NUTS()`.
     init : {"kmeans", "k-means++", "random", "random_from_data"} or MixtureParameters
         Where EM begins; every chain starts near the best EM solution. Parameters, in the units of
@@ -141,6 +142,8 @@ def fit(
         If the checkpoint's directory holds a run or something else, or cannot be written to.
     KeyboardInterrupt
         On Ctrl-C, after the state of the chains is in the checkpoint, if there is one.
+    MissingDependencyError
+        If the sampler needs a package that is not installed.
 
     Warns
     -----
@@ -244,7 +247,7 @@ def _seeds(arguments: Arguments) -> list[np.random.SeedSequence]:
     return np.random.SeedSequence(arguments.words).spawn(2 + arguments.sampler.num_chains)
 
 
-def _check_checkpoint(checkpoint: Any, seconds: Any, sampler: NUTS | Laplace) -> Path | None:
+def _check_checkpoint(checkpoint: Any, seconds: Any, sampler: Sampler) -> Path | None:
     if checkpoint is None:
         return None
     folder = check_options(checkpoint, seconds)
@@ -290,15 +293,17 @@ def _check(
     init: Any,
     n_init: Any,
     seed: Any,
-) -> tuple[Table, ModelSpec, NUTS | Laplace, InitMethod | MixtureParameters, np.ndarray, list[str]]:
+) -> tuple[Table, ModelSpec, Sampler, InitMethod | MixtureParameters, np.ndarray, list[str]]:
     """Refuse what cannot be fitted, before anything long begins."""
     check_n_components(n_components)
     check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
     sampler = NUTS() if sampler is None else sampler
-    if not isinstance(sampler, NUTS | Laplace):
+    if not isinstance(sampler, Sampler):
         raise TypeError(
-            f"sampler must be a gmm_bayes.NUTS(...) or gmm_bayes.Laplace(...), got {sampler!r}"
+            f"sampler must be a gmm_bayes.NUTS(...), ChEES(...) or Laplace(...), got {sampler!r}"
         )
+    if isinstance(sampler, ChEES):
+        sampler.check_installed()
     check_init(init)
     check_integer(n_init, "n_init", 1)
     words = check_seed(seed)
@@ -327,7 +332,7 @@ def integer_seed(seed: np.random.SeedSequence) -> int:
 
 def attributes(
     spec: ModelSpec,
-    sampler: NUTS | Laplace,
+    sampler: Sampler,
     draws: Draws,
     words: np.ndarray,
     device: jax.Device,

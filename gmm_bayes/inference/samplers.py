@@ -25,6 +25,7 @@ from gmm_bayes.errors import InferenceError
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.affine import unit_map
 from gmm_bayes.inference.chains import Adaptation, Programs, Settings, Warmup, run_group
+from gmm_bayes.inference.chees import ChEES
 from gmm_bayes.inference.devices import cpu_cores
 from gmm_bayes.inference.draws import Draws, Problem, describe, in_fixed_blocks
 from gmm_bayes.inference.laplace import blank_map, normal_approximation, value_and_gradient
@@ -34,7 +35,7 @@ from gmm_bayes.inference.sampler_state import STATE_PREFIX
 from gmm_bayes.inference.starting import Plan, adapted_plan, plain_plan
 from gmm_bayes.inference.threads import in_background, run_in_threads
 
-__all__ = ["NUTS", "Laplace", "restore_sampler"]
+__all__ = ["NUTS", "SAMPLERS", "Laplace", "Sampler", "restore_sampler"]
 
 # Warm-up draws where only the step size is adapted, and where the metric is too.
 _SHORT_WARMUP, _LONG_WARMUP = 100, 1000
@@ -92,6 +93,9 @@ class NUTS:
 
     # Whether a run can be kept on disk, and go on.
     can_resume = True
+    judged_by = "chains"
+    # Of draws, when all is well.
+    rejected_share = 0.0
 
     def __post_init__(self) -> None:
         minima = {"num_warmup": 0, "num_samples": 1, "num_chains": 1, "max_tree_depth": 1}
@@ -184,6 +188,7 @@ class NUTS:
 
         arrays = (fields.pop("eta"), fields.pop("slope"), fields["potential"])
         sites, stats = in_fixed_blocks(describe_block, arrays, problem.recorder.n_draws_before)
+        stats["tree_depth"] = np.ceil(np.log2(fields["n_steps"] + 1)).astype(int)
         return sites, {**fields, **stats}
 
     def _compile(self, problem: Problem, size: int) -> Programs:
@@ -264,6 +269,8 @@ class Laplace:
 
     num_chains = 1
     can_resume = False
+    judged_by = "weights"
+    rejected_share = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_samples", check_integer(self.num_samples, "num_samples", 1))
@@ -324,8 +331,13 @@ def _resample(weights: np.ndarray, n_draws: int, rng: np.random.Generator) -> np
     return rng.permutation(np.minimum(np.searchsorted(ends, picks), len(weights) - 1))
 
 
-def restore_sampler(settings: Mapping[str, Any]) -> NUTS | Laplace:
+# By the name under which a result's file knows them.
+SAMPLERS: dict[str, type["Sampler"]] = {"NUTS": NUTS, "Laplace": Laplace, "ChEES": ChEES}
+Sampler = NUTS | Laplace | ChEES
+
+
+def restore_sampler(settings: Mapping[str, Any]) -> Sampler:
     """Return the sampler of which these are the settings, and its `kind`."""
     values = dict(settings)
     # Results of the first version were all made by NUTS and do not say so.
-    return {"NUTS": NUTS, "Laplace": Laplace}[values.pop("kind", "NUTS")](**values)
+    return SAMPLERS[values.pop("kind", "NUTS")](**values)

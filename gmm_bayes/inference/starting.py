@@ -25,6 +25,7 @@ __all__ = [
     "Plan",
     "adapted_plan",
     "departure_from_normal",
+    "is_near_normal",
     "plain_plan",
 ]
 
@@ -114,6 +115,11 @@ def adapted_plan(problem: Problem, mixture: MixtureParameters, *, forced: bool) 
             return Plan(found.affine, starts, True, words, _keys(problem))
     reason = "the normal approximation leaves the support"
     return plain_plan(problem, mixture, identity, reason, facts)
+
+
+def is_near_normal(plan: Plan) -> bool:
+    """Whether the posterior is close to a normal distribution in the coordinates of a plan."""
+    return plan.adapted and plan.facts["departure_from_normal"] < LARGEST_DEPARTURE
 
 
 def plain_plan(

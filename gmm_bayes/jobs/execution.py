@@ -114,16 +114,18 @@ def _priors(job: Job) -> Priors | None:
 
 
 def _sample(job: Job) -> "GMMFit":
+    from gmm_bayes.inference.chees import ChEES
     from gmm_bayes.inference.runner import fit
     from gmm_bayes.inference.samplers import NUTS
 
     config = job.config
+    sampler = {"nuts": NUTS, "chees": ChEES}[config.sampler.kind]
     return fit(
         job.rows,
         config.model.n_components,
         covariance_type=config.model.covariance_type,
         priors=_priors(job),
-        sampler=NUTS(**config.sampler.model_dump()),
+        sampler=sampler(**config.sampler.settings),
         init=config.init.method,
         n_init=config.init.n_init,
         seed=config.runtime.seed,

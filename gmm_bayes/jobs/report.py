@@ -51,6 +51,7 @@ def to_json(job: "Job", outcome: "Outcome") -> str:
         "advice": d.advice,
         "notes": d.notes,
         "rhat": d.rhat,
+        "num_superchains": d.num_superchains,
         "ess_bulk": d.ess_bulk,
         "ess_tail": d.ess_tail,
         "divergences": d.n_divergences,
@@ -127,7 +128,9 @@ def describe_job(job: "Job") -> str:
         "data": f"{job.source}: {len(job.rows)} rows, {_count(len(names), 'column')} ({some})",
         "model": f"{_count(model.n_components, 'component')}, {model.covariance_type} "
         f"covariances, {job.n_parameters} parameters, {config.priors.kind} priors",
-        "sampler": f"{_count(sampler.num_chains, 'chain')} x ({_warmup(sampler.num_warmup)} + "
+        "sampler": "ChEES, "
+        * (sampler.kind == "chees")
+        + f"{_count(sampler.num_chains, 'chain')} x ({_warmup(sampler.num_warmup)} + "
         f"{sampler.num_samples}) draws, seed {config.runtime.seed}, "
         f"device {config.runtime.device}",
         "output": str(job.directory),
@@ -162,7 +165,8 @@ def describe_outcome(job: "Job", outcome: "Outcome") -> str:
 def _verdict(diagnosis: "Diagnosis", n_components: int) -> Iterator[str]:
     d = diagnosis
     yield (
-        f"R-hat {d.rhat:.3f}, ESS {d.ess_bulk:.0f} (bulk) {d.ess_tail:.0f} (tail), "
+        f"{'nested ' * bool(d.num_superchains)}R-hat {d.rhat:.3f}, "
+        f"ESS {d.ess_bulk:.0f} (bulk) {d.ess_tail:.0f} (tail), "
         f"{d.n_divergences} divergences, {d.n_occupied:.0f} of {n_components} components occupied"
     )
     believe = "yes" if d.components_ok else "yes, but not component by component" if d.ok else "NO"

@@ -208,34 +208,99 @@ class PriorsSection(_Section):
         return self
 
 
+# The keys of each kind of sampler, with their defaults: those of `gmm_bayes.NUTS` and `ChEES`.
+_SAMPLERS: dict[str, dict[str, Any]] = {
+    "nuts": {
+        "num_warmup": None,
+        "num_samples": 1000,
+        "num_chains": 4,
+        "target_accept_prob": 0.8,
+        "max_tree_depth": 10,
+        "dense_mass": False,
+        "chain_method": "auto",
+        "preconditioning": "auto",
+    },
+    "chees": {
+        "num_warmup": None,
+        "num_samples": 50,
+        "num_chains": 128,
+        "num_superchains": None,
+        "target_accept_prob": 0.8,
+        "max_leapfrog_steps": 1000,
+    },
+}
+
+
 class SamplerSection(_Section):
-    """`[sampler]`: the settings of `gmm_bayes.NUTS`.
+    """`[sampler]`: the settings of `gmm_bayes.NUTS` or `gmm_bayes.ChEES`.
 
     Parameters
     ----------
+    kind : {"nuts", "chees"}, default "nuts"
+        A few long chains, or many short ones in one batch, for a GPU.
     num_warmup : int, optional
-        Draws that adapt the sampler, per chain; not kept. Default: 100 where chains start adapted,
-        1000 where they do not.
-    num_samples : int, default 1000
+        Draws that adapt the sampler, per chain; not kept. Default: 100 where chains start adapted
+        ("chees": where the posterior is close to normal), 1000 where they do not.
+    num_samples : int, default 1000 ("chees": 50)
         Draws kept, per chain.
-    num_chains : int, default 4
+    num_chains : int, default 4 ("chees": 128)
     target_accept_prob : float, default 0.8
         Raise it towards 1 when draws diverge.
     max_tree_depth : int, default 10
+        "nuts" only, as are the next three.
     dense_mass : bool, default false
     chain_method : {"auto", "parallel", "sequential", "vectorized"}, default "auto"
     preconditioning : {"auto", "laplace", "none"}, default "auto"
         Whether chains start adapted to the curvature at the mode.
+    num_superchains : int, optional
+        "chees" only: groups of chains that start at one point each. Default: 16, or fewer where
+        these would have less than eight chains each, but four at least.
+    max_leapfrog_steps : int, default 1000
+        "chees" only.
     """
 
+    kind: Literal["nuts", "chees"] = "nuts"
     num_warmup: int | None = Field(default=None, ge=0)
     num_samples: int = Field(default=1000, ge=1)
     num_chains: int = Field(default=4, ge=1)
     target_accept_prob: float = Field(default=0.8, gt=0, lt=1)
-    max_tree_depth: int = Field(default=10, ge=1)
-    dense_mass: bool = False
-    chain_method: ChainMethod = "auto"
-    preconditioning: Preconditioning = "auto"
+    max_tree_depth: int | None = Field(default=None, ge=1)
+    dense_mass: bool | None = None
+    chain_method: ChainMethod | None = None
+    preconditioning: Preconditioning | None = None
+    num_superchains: int | None = Field(default=None, ge=2)
+    max_leapfrog_steps: int | None = Field(default=None, ge=1)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the sampler's class."""
+        return {name: getattr(self, name) for name in _SAMPLERS[self.kind]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_kind(cls, given: Any) -> Any:
+        kind = given.get("kind", "nuts") if isinstance(given, dict) else None
+        if not isinstance(kind, str) or kind not in _SAMPLERS:
+            return given
+        others = cls.model_fields.keys() - _SAMPLERS[kind].keys() - {"kind"}
+        for name in sorted(others & given.keys()):
+            raise ValueError(
+                f'{name} must be left out with kind = "{kind}", got {_shown(given[name])}'
+            )
+        return {**_SAMPLERS[kind], **given}
+
+    @model_validator(mode="after")
+    def _divides(self) -> "SamplerSection":
+        if self.kind == "chees" and self.num_chains < 2:
+            raise ValueError(
+                f'num_chains must be at least 2 with kind = "chees", got {self.num_chains}'
+            )
+        if self.num_superchains and self.num_chains % self.num_superchains:
+            raise ValueError(
+                f"num_superchains must divide num_chains, got {self.num_superchains} and "
+                f"{self.num_chains}"
+            )
+        return self
 
 
 class InitSection(_Section):

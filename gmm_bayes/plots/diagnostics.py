@@ -20,7 +20,6 @@ from gmm_bayes._vocabulary import CHAIN, DRAW
 from gmm_bayes.inference.diagnostics import THRESHOLDS, Diagnosis, diagnose
 from gmm_bayes.inference.label_free import label_free_quantities
 from gmm_bayes.inference.result import GMMFit, check_fit
-from gmm_bayes.inference.samplers import NUTS
 from gmm_bayes.plots.axes import key
 from gmm_bayes.plots.style import DATA_COLOUR, UNSURE_COLOUR, component_style
 
@@ -49,7 +48,7 @@ def plot_diagnostics(fit: GMMFit) -> dict[str, Axes]:
     Parameters
     ----------
     fit : GMMFit
-        Made by NUTS.
+        Its draws are chains: made by NUTS or ChEES.
 
     Returns
     -------
@@ -72,7 +71,7 @@ def plot_diagnostics(fit: GMMFit) -> dict[str, Axes]:
     depend on labels; open ones do, and where labels switched they are not judged.
     """
     check_fit(fit)
-    if not isinstance(fit.sampler, NUTS):
+    if fit.sampler.judged_by != "chains":
         raise ValueError(
             "plot_diagnostics must have chains, got draws of Laplace; diagnose(fit) judges those"
         )
@@ -88,7 +87,7 @@ def plot_diagnostics(fit: GMMFit) -> dict[str, Axes]:
     axes["rank_log_likelihood"].set_title("ranks", fontsize="medium")
     table = found.table.iloc[::-1]
     _draw_rhat(axes["rhat"], table, judged=_judged(table, found))
-    _draw_ess(axes["ess"], table, _judged(table, found), len(found.log_likelihood))
+    _draw_ess(axes["ess"], table, _judged(table, found), found.ess_needed)
     _draw_chains(axes["chains"], fit, found)
     _draw_energy(axes["energy"], found)
     return axes
@@ -202,8 +201,7 @@ def _draw_rhat(ax: Axes, table: pd.DataFrame, judged: np.ndarray) -> None:
     ax.set_title("R-hat, the worst entry of each (left is good)", fontsize="medium")
 
 
-def _draw_ess(ax: Axes, table: pd.DataFrame, judged: np.ndarray, n_chains: int) -> None:
-    enough = THRESHOLDS["ess_per_chain"] * n_chains
+def _draw_ess(ax: Axes, table: pd.DataFrame, judged: np.ndarray, enough: float) -> None:
     for kind, marker in (("bulk", "o"), ("tail", "s")):
         values = table[f"ess_{kind}"].to_numpy(float)
         bad = judged & ~(values >= enough)
@@ -290,10 +288,10 @@ def _draw_energy(ax: Axes, found: Diagnosis) -> None:
     ax.axhline(lowest, color=DATA_COLOUR, linestyle="--", linewidth=0.9)
     ax.set_ylim(0, max(1.2, 1.15 * values.max()))
     ax.set_title("E-BFMI (energy)", fontsize="medium")
-    _by_chain(ax, len(values))
+    _by_chain(ax, len(values), "superchain" if found.num_superchains else "chain")
 
 
-def _by_chain(ax: Axes, n_chains: int) -> None:
+def _by_chain(ax: Axes, n_chains: int, what: str = "chain") -> None:
     ax.set_xlim(-0.6, n_chains - 0.4)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    ax.set_xlabel("chain")
+    ax.set_xlabel(what)

@@ -287,7 +287,7 @@ def test_it_reads_well(faithful_sweep):
         (
             {"sampler": "nuts"},
             TypeError,
-            "sampler must be a gmm_bayes.NUTS or gmm_bayes.Laplace, got 'nuts'",
+            "sampler must be a gmm_bayes.NUTS, ChEES or Laplace, got 'nuts'",
         ),
         (
             {"priors": 1},
