@@ -31,7 +31,7 @@ class PriorSensitivity:
 
     Attributes
     ----------
-    table : pandas.DataFrame
+    table : pandas.DataFrame, shape (n_quantities, n_factors + 1)
         One row for each quantity; columns `prior` (all priors at once), `likelihood`, one for the
         prior of each site (`weights`, `means`, `scales`, `correlation_cholesky`), and `diagnosis`.
     threshold : float
