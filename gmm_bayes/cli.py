@@ -27,6 +27,8 @@ from gmm_bayes.errors import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gmm_bayes.inference.result import GMMFit
 
 __all__ = ["app", "main"]
@@ -113,6 +115,21 @@ def run(
             raise typer.Exit(NOT_BELIEVED)
 
 
+_Index = Annotated[
+    int | None, typer.Option(help="Run this member only, counted from 0: for job arrays.")
+]
+_Executor = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Where members run: serial, joblib or dask.")
+]
+_Workers = Annotated[
+    int | None, typer.Option(metavar="N", help="Processes to start on this machine.")
+]
+_Dask = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://HOST:PORT, or 'local'."),
+]
+
+
 @app.command()
 def sweep(
     config: Annotated[
@@ -126,20 +143,10 @@ def sweep(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable."),
     ] = None,
-    index: Annotated[
-        int | None,
-        typer.Option(help="Run this member only, counted from 0: for job arrays."),
-    ] = None,
-    executor: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Where members run: serial, joblib or dask.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Processes to start on this machine.")
-    ] = None,
-    dask: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://HOST:PORT, or 'local'."),
-    ] = None,
+    index: _Index = None,
+    executor: _Executor = None,
+    workers: _Workers = None,
+    dask: _Dask = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and list the members, then stop.")
     ] = False,
@@ -154,19 +161,16 @@ def sweep(
     with _plain_errors():
         from gmm_bayes.jobs.sweep import plan_sweep, run_plan
         from gmm_bayes.jobs.sweep_config import load_sweep
-        from gmm_bayes.jobs.sweep_table import FAILED, describe_table
 
         # Pictures go to files only; a display may not be there. Workers inherit it.
         os.environ["MPLBACKEND"] = "Agg"
-        options = {
-            "executor": "dask" if dask is not None else executor,
-            "scheduler": dask,
-            "workers": workers,
-        }
+        if dask is not None and executor not in (None, "dask"):
+            raise ConfigError(f"--dask does not go with --executor {executor}")
+        kind = executor if dask is None else "dask"
+        options = {"executor": kind, "scheduler": dask, "workers": workers}
         asked = [f"sweep.{key}={json.dumps(v)}" for key, v in options.items() if v is not None]
-        plan = plan_sweep(
-            load_sweep(config, [*(changes or ()), *asked]), out, index=index, force=force
-        )
+        described = load_sweep(config, [*(changes or ()), *asked])
+        plan = plan_sweep(described, out, index=index, force=force)
         if dry_run:
             _say(f"{plan}\ndry run: nothing was sampled or written")
             return
@@ -175,14 +179,21 @@ def sweep(
         except (KeyboardInterrupt, _Terminated):
             _complain("members that are finished are kept; the same command runs the others")
             raise
-        _say(f"{describe_table(table)}, in {plan.directory}")
-        failed, doubted = (table["status"] == FAILED).sum(), (table["ok"] == False).sum()  # noqa: E712
-        if failed:
-            _complain(f"error: {failed} of {len(table)} members failed")
-            raise typer.Exit(NOT_BELIEVED)
-        if strict and doubted:
-            _complain(f"error: the chains of {doubted} members are not to be believed (--strict)")
-            raise typer.Exit(NOT_BELIEVED)
+        _end_sweep(table, plan.directory, strict)
+
+
+def _end_sweep(table: "pd.DataFrame", directory: Path, strict: bool) -> None:
+    from gmm_bayes.jobs.sweep_table import FAILED, describe_table
+
+    _say(f"{describe_table(table)}, in {directory}")
+    failed = int((table["status"] == FAILED).sum())
+    doubted = sum(verdict is not None and not verdict for verdict in table["ok"])
+    if failed:
+        _complain(f"error: {failed} of {len(table)} members failed")
+    elif strict and doubted:
+        _complain(f"error: the chains of {doubted} members are not to be believed (--strict)")
+    if failed or (strict and doubted):
+        raise typer.Exit(NOT_BELIEVED)
 
 
 @app.command()

@@ -479,7 +479,7 @@ def test_the_job_array_runs_each_member_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("executor", ["threading", 3])
 def test_executors_by_name(file, sampled, serial, tmp_path, executor):
     if executor == 3:
-        with pytest.raises(TypeError, match="^executor must be None, the name of a joblib backend"):
+        with pytest.raises(TypeError, match=r"^executor must be None, the name"):
             gb.sweep(file, tmp_path / "out", executor=executor)
         return
     table = gb.sweep(file, tmp_path / "out", executor=executor)
@@ -501,14 +501,22 @@ def test_processes_of_joblib(file, serial, tmp_path):
     pd.testing.assert_frame_equal(compared(there), compared(here))
 
 
-def test_a_worker_that_dies_loses_its_tasks_only():
-    """With joblib, what is left; the answers that came are kept."""
-    tasks = [partial(str, 1), partial(time.sleep, 0), partial(os._exit, 1), partial(str, 2)]
+def test_a_worker_that_dies_is_the_answer():
+    """Joblib gives up what is left. The answers that came before are kept."""
+    dies = partial(exec, "import os, time; time.sleep(1); os._exit(1)")
     answers = run_tasks(
-        tasks, "loky", shown=False, unit="task", workers=1, lost=lambda e: type(e).__name__
+        [partial(str, 1), dies, partial(str, 2)],
+        "loky",
+        shown=False,
+        unit="task",
+        workers=2,
+        lost=lambda error: type(error).__name__,
     )
-    assert answers[:2] == ["1", None]
-    assert answers[2:] == ["TerminatedWorkerError"] * 2
+    assert len(answers) == 3
+    assert answers[0] in ("1", "TerminatedWorkerError")
+    assert answers[1:] == ["TerminatedWorkerError"] * 2
+    with pytest.raises(Exception, match="A worker process managed by the executor was unexpecte"):
+        run_tasks([dies, dies], "loky", shown=False, unit="task", workers=2)
 
 
 def test_a_scheduler_that_is_not_there(file, sampled, tmp_path, monkeypatch):
@@ -521,6 +529,9 @@ def test_a_scheduler_that_is_not_there(file, sampled, tmp_path, monkeypatch):
     result = invoke("sweep", file, "--out", tmp_path / "out", "--dask", "nowhere")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: sweep.scheduler: no Dask scheduler answers at nowhere ")
+    result = invoke("sweep", file, "--executor", "joblib", "--dask", "local")
+    assert result.exit_code == 2
+    assert result.stderr == "error: --dask does not go with --executor joblib\n"
     assert sampled == []
 
 

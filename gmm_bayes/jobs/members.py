@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 SCORES_FILE = "scores.json"
 ERROR_FILE = "error.txt"
-# What may differ between two jobs that give the same results.
-_IMMATERIAL = {"output.directory", "runtime.progress"}
+# What may differ between two jobs that give the same results: data are known by their fingerprint.
+_IMMATERIAL = {"data.path", "output.directory", "runtime.progress"}
 _LONGEST_ERROR = 300
 # Two fits in two threads of one process would compute the same more slowly, and share pyplot.
 _one_at_a_time = threading.Lock()

@@ -110,7 +110,8 @@ class Plan:
     sweep : Sweep
     directory : Path
     members : tuple of Member
-        Those that this call is about.
+        Those that this call is about: all, or the one of `index`.
+    index : int or None
     tasks : dict
         What `run_member` is given, by name, for those that are not finished.
     """
@@ -118,6 +119,7 @@ class Plan:
     sweep: Sweep
     directory: Path
     members: tuple[Member, ...]
+    index: int | None
     tasks: dict[str, dict[str, Any]]
 
     def __str__(self) -> str:
@@ -182,7 +184,7 @@ def plan_sweep(
     for caution, name in cautions.items():
         warn_data(f"{name}: {caution}")
     in_order = {m.name: tasks[m.name] for m in members if m.name in tasks}
-    return Plan(sweep, directory, members, in_order)
+    return Plan(sweep, directory, members, index, in_order)
 
 
 def run_plan(plan: Plan, executor: Any = None, *, progress: bool | None = None) -> "pd.DataFrame":
@@ -200,7 +202,6 @@ def run_plan(plan: Plan, executor: Any = None, *, progress: bool | None = None) 
     pandas.DataFrame, shape (n_members, n_columns)
     """
     options, directory = plan.sweep.options, plan.directory
-    alone = len(plan.members) == 1
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -208,7 +209,7 @@ def run_plan(plan: Plan, executor: Any = None, *, progress: bool | None = None) 
     write_members(directory, {m.name: m.settings for m in plan.sweep.members})
     errors: dict[str, str] = {}
     if plan.tasks:
-        given = executor is not None or alone
+        given = executor is not None or plan.index is not None
         with nullcontext(executor) if given else open_executor(options) as where:
             said = run_tasks(
                 [partial(run_member, task) for task in plan.tasks.values()],
@@ -220,7 +221,7 @@ def run_plan(plan: Plan, executor: Any = None, *, progress: bool | None = None) 
             )
         errors = {name: what for name, what in zip(plan.tasks, said, strict=True) if what}
     table = collect(directory, {m.name: m.settings for m in plan.members}, errors)
-    if len(plan.members) == len(plan.sweep.members):
+    if plan.index is None:
         replace_file(directory / TABLE_FILE, partial(table.to_csv, index=False))
     return table
 
