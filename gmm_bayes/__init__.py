@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gmm_bayes.inference.result import GMMFit, load
     from gmm_bayes.inference.runner import fit
     from gmm_bayes.inference.samplers import NUTS, Laplace
+    from gmm_bayes.jobs.sweep import sweep
     from gmm_bayes.model.distribution import GaussianMixture
     from gmm_bayes.model.gaussian_mixture import gaussian_mixture
     from gmm_bayes.model.priors import Priors, default_priors
@@ -78,6 +79,7 @@ _HOMES = {
     "fit": "gmm_bayes.inference.runner",
     "NUTS": "gmm_bayes.inference.samplers",
     "Laplace": "gmm_bayes.inference.samplers",
+    "sweep": "gmm_bayes.jobs.sweep",
     "GaussianMixture": "gmm_bayes.model.distribution",
     "gaussian_mixture": "gmm_bayes.model.gaussian_mixture",
     "Priors": "gmm_bayes.model.priors",
@@ -157,6 +159,7 @@ __all__ = [
     "resume",
     "sample_predictive",
     "stack_chains",
+    "sweep",
     "with_groups",
 ]
 

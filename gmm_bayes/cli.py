@@ -1,5 +1,6 @@
-"""The command line: gmm-bayes run | check | show."""
+"""The command line: gmm-bayes run | sweep | check | show."""
 
+import json
 import logging
 import os
 import signal
@@ -26,6 +27,8 @@ from gmm_bayes.errors import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from gmm_bayes.inference.result import GMMFit
 
 __all__ = ["app", "main"]
@@ -112,6 +115,87 @@ def run(
             raise typer.Exit(NOT_BELIEVED)
 
 
+_Index = Annotated[
+    int | None, typer.Option(help="Run this member only, counted from 0: for job arrays.")
+]
+_Executor = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Where members run: serial, joblib or dask.")
+]
+_Workers = Annotated[
+    int | None, typer.Option(metavar="N", help="Processes to start on this machine.")
+]
+_Dask = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://HOST:PORT, or 'local'."),
+]
+
+
+@app.command()
+def sweep(
+    config: Annotated[
+        Path, typer.Argument(help="Job file with a section [sweep] (TOML).", readable=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory for the results, instead of the file's.", readable=False),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable."),
+    ] = None,
+    index: _Index = None,
+    executor: _Executor = None,
+    workers: _Workers = None,
+    dask: _Dask = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and list the members, then stop.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if some chains are not to be believed.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace results of other settings or data.")
+    ] = False,
+) -> None:
+    """Run the product of lists of settings as so many jobs; what is finished is skipped."""
+    with _plain_errors():
+        from gmm_bayes.jobs.sweep import plan_sweep, run_plan
+        from gmm_bayes.jobs.sweep_config import load_sweep
+
+        # Pictures go to files only; a display may not be there. Workers inherit it.
+        os.environ["MPLBACKEND"] = "Agg"
+        if dask is not None and executor not in (None, "dask"):
+            raise ConfigError(f"--dask does not go with --executor {executor}")
+        kind = executor if dask is None else "dask"
+        options = {"executor": kind, "scheduler": dask, "workers": workers}
+        asked = [f"sweep.{key}={json.dumps(v)}" for key, v in options.items() if v is not None]
+        described = load_sweep(config, [*(changes or ()), *asked])
+        plan = plan_sweep(described, out, index=index, force=force)
+        if dry_run:
+            _say(f"{plan}\ndry run: nothing was sampled or written")
+            return
+        try:
+            table = run_plan(plan)
+        except (KeyboardInterrupt, _Terminated):
+            _complain("members that are finished are kept; the same command runs the others")
+            raise
+        _end_sweep(table, plan.directory, strict)
+
+
+def _end_sweep(table: "pd.DataFrame", directory: Path, strict: bool) -> None:
+    from gmm_bayes.jobs.sweep_table import FAILED, describe_table
+
+    _say(f"{describe_table(table)}, in {directory}")
+    failed = int((table["status"] == FAILED).sum())
+    doubted = sum(verdict is not None and not verdict for verdict in table["ok"])
+    if failed:
+        _complain(f"error: {failed} of {len(table)} members failed")
+    elif strict and doubted:
+        _complain(f"error: the chains of {doubted} members are not to be believed (--strict)")
+    if failed or (strict and doubted):
+        raise typer.Exit(NOT_BELIEVED)
+
+
 @app.command()
 def check(
     directory: Annotated[Path, typer.Argument(help="Results of a run.", readable=False)],
@@ -131,11 +215,15 @@ def check(
 def show(
     directory: Annotated[Path, typer.Argument(help="Results of a run.", readable=False)],
 ) -> None:
-    """Summarise a run: its fit, its components and its files."""
+    """Summarise a run: its fit, its components and its files. Of a sweep: its table."""
     with _plain_errors():
         from gmm_bayes.inference.measures import labels_switched
-        from gmm_bayes.jobs import report
+        from gmm_bayes.jobs import report, sweep_table
 
+        if (directory / sweep_table.MEMBERS_FILE).is_file():
+            members = sweep_table.read_members(directory)
+            _say(sweep_table.describe_table(sweep_table.collect(directory, members, {})))
+            return
         fit = _load(directory)
         _say(repr(fit))
         _say("\n" + report.component_table(fit, switched=labels_switched(fit)))

@@ -19,7 +19,11 @@ from gmm_bayes.jobs import execution, output
 from gmm_bayes.jobs.config import load_config
 from gmm_bayes.jobs.preparation import prepare
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
+CONFIGS = sorted(
+    path
+    for path in (Path(__file__).parents[1] / "configs").glob("*.toml")
+    if "[sweep]" not in path.read_text()
+)
 QUICKSTART = next(path for path in CONFIGS if path.stem == "quickstart")
 SHORT = ("--set", "sampler.num_warmup=150", "--set", "sampler.num_samples=50")
 FILES = {
@@ -555,7 +559,7 @@ def test_help_is_quick():
     command = [sys.executable, "-X", "importtime", "-m", "gmm_bayes", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "Bayesian Gaussian mixtures from a job file." in done.stdout
-    for command in ("run", "check", "show"):
+    for command in ("run", "sweep", "check", "show"):
         assert f"\n  {command} " in done.stdout
     imported = {line.rsplit("|")[-1].strip() for line in done.stderr.splitlines()}
     heavy = {"jax", "numpyro", "sklearn", "arviz", "matplotlib", "pandas", "xarray", "numpy"}

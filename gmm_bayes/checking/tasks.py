@@ -20,7 +20,15 @@ def check_executor(executor: Any) -> None:
     )
 
 
-def run_tasks(tasks: Sequence[Task], executor: Any, *, shown: bool, unit: str) -> list[Any]:
+def run_tasks(
+    tasks: Sequence[Task],
+    executor: Any,
+    *,
+    shown: bool,
+    unit: str,
+    workers: int | None = None,
+    lost: Callable[[Exception], Any] | None = None,
+) -> list[Any]:
     """Return the answers of all tasks in their order, with a bar if `shown`.
 
     Parameters
@@ -28,22 +36,61 @@ def run_tasks(tasks: Sequence[Task], executor: Any, *, shown: bool, unit: str) -
     tasks : sequence of callables without arguments
         They can be pickled: partial applications of functions of a module.
     executor : None, str or Dask client
-        None runs them here, in order. A name is a backend of joblib, with as many workers as there
-        are cores.
+        None runs them here, in order. A name is a backend of joblib.
     shown : bool
     unit : str
         What the bar counts.
+    workers : int, optional
+        Of a joblib backend; None takes as many as there are cores.
+    lost : callable, optional
+        Makes the answer of a task that had none because its worker died, from the error. None
+        raises the error. Dask sends a task to another worker first; joblib gives up what is left.
     """
     if executor is None:
         return [task() for task in steps(tasks, shown=shown, unit=unit)]
     if isinstance(executor, str):
-        from joblib import Parallel, delayed
-
-        parallel = Parallel(n_jobs=-1, backend=executor, return_as="generator")
-        answers = parallel(delayed(task)() for task in tasks)
-        return list(steps(answers, shown=shown, unit=unit, total=len(tasks)))
+        return _run_with_joblib(tasks, executor, workers, lost, shown=shown, unit=unit)
     futures = [executor.submit(task, pure=False) for task in tasks]
-    return [future.result() for future in steps(futures, shown=shown, unit=unit)]
+    try:
+        return [_answer(future, lost) for future in steps(futures, shown=shown, unit=unit)]
+    except BaseException:
+        # What has not begun need not; an error or Ctrl-C ends the rest.
+        for future in futures:
+            future.cancel()
+        raise
+
+
+def _run_with_joblib(
+    tasks: Sequence[Task],
+    backend: str,
+    workers: int | None,
+    lost: Callable[[Exception], Any] | None,
+    *,
+    shown: bool,
+    unit: str,
+) -> list[Any]:
+    from joblib import Parallel, delayed
+
+    parallel = Parallel(n_jobs=workers or -1, backend=backend, return_as="generator")
+    answers: list[Any] = []
+    try:
+        made = parallel(delayed(task)() for task in tasks)
+        for answer in steps(made, shown=shown, unit=unit, total=len(tasks)):
+            answers.append(answer)
+    except Exception as error:
+        if lost is None:
+            raise
+        answers += [lost(error) for _ in tasks[len(answers) :]]
+    return answers
+
+
+def _answer(future: Any, lost: Callable[[Exception], Any] | None) -> Any:
+    try:
+        return future.result()
+    except Exception as error:
+        if lost is None:
+            raise
+        return lost(error)
 
 
 def _is_client(executor: Any) -> bool:

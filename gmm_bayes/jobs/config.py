@@ -14,7 +14,21 @@ from gmm_bayes._validation import nearest
 from gmm_bayes.errors import ConfigError
 from gmm_bayes.jobs.sections import JobConfig
 
-__all__ = ["JobConfig", "load_config", "to_toml"]
+__all__ = [
+    "SWEEP",
+    "JobConfig",
+    "build",
+    "describe",
+    "known_keys",
+    "load_config",
+    "override",
+    "parse",
+    "to_toml",
+    "unknown",
+]
+
+# The section that turns a job file into that of a sweep.
+SWEEP = "sweep"
 
 # A job file is a page of text; anything larger is a mistake, or an attack. The time that tomllib
 # needs for a key a.a.a... grows with the square of its length: ten seconds for 64 KiB.
@@ -64,16 +78,37 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
         lines.
     """
     source = Path(path)
-    raw = _parse(_read(source), source)
-    for override in overrides:
-        _override(raw, override)
+    raw = parse(source)
+    for change in overrides:
+        override(raw, change)
+    return build(raw, source)
+
+
+def build(raw: dict[str, Any], source: Path) -> JobConfig:
+    """Check the tables of a job file; see `load_config`.
+
+    Parameters
+    ----------
+    raw : dict
+        By section. `output.directory` is filled in.
+    source : Path
+        Where it came from: `data.path` is relative to it.
+
+    Returns
+    -------
+    JobConfig
+
+    Raises
+    ------
+    ConfigError
+    """
     output = raw.setdefault("output", {})
     if isinstance(output, dict):
         output.setdefault("directory", f"runs/{source.stem}")
     try:
         config = JobConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_describe(error)) from None
+        raise ConfigError(describe(error)) from None
     if config.data.path is None:
         return config
     absolute = str((source.parent / config.data.path).absolute())
@@ -132,7 +167,14 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{path}: line {line}: not UTF-8; save the file as UTF-8") from None
 
 
-def _parse(text: str, path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """Read a file of TOML, of a sensible size and depth.
+
+    Raises
+    ------
+    ConfigError
+    """
+    text = _read(path)
     if any(len(_DOT.findall(piece)) > _MOST_DOTS for piece in re.split(r"[\n=,{}]", text)):
         raise ConfigError(f"{path}: {_DEEP}")
     try:
@@ -161,17 +203,17 @@ def _too_deep(value: Any) -> bool:
     return bool(level)
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def override(raw: dict[str, Any], change: str) -> None:
     """Put section.key=value into the parsed file."""
-    name, equals, text = override.partition("=")
+    name, equals, text = change.partition("=")
     section, dot, key = name.strip().partition(".")
     complete = equals and section and (key if dot else section not in JobConfig.model_fields)
     if not complete:
         raise ConfigError(
-            f"--set must be section.key=value, such as sampler.num_samples=2000, got {override!r}"
+            f"--set must be section.key=value, such as sampler.num_samples=2000, got {change!r}"
         )
     if not dot:
-        raise ConfigError(f"--set {section}: {_unknown((section,))}")
+        raise ConfigError(f"--set {section}: {unknown((section,))}")
     table = raw.setdefault(section, {})
     # A section that is not a table is complained about with the rest of the file.
     if isinstance(table, dict):
@@ -187,7 +229,7 @@ def _value(text: str) -> Any:
     return parsed["value"] if len(parsed) == 1 and not _too_deep(parsed) else text
 
 
-def _describe(error: ValidationError) -> str:
+def describe(error: ValidationError) -> str:
     """The first two faults, one to a line."""
     faults = [_fault(dict(e)) for e in error.errors(include_url=False)]
     lines = faults[:2]
@@ -204,7 +246,7 @@ def _fault(error: Mapping[str, Any]) -> str:
         name += f"[{part}]" if isinstance(part, int) else f".{str(part)[:_LONGEST_SHOWN]}"
     got = _shown(error["input"])
     if kind == "extra_forbidden":
-        message = _unknown(loc)
+        message = unknown(loc)
     elif kind == "literal_error":
         known = re.findall(r"'([^']*)'", context["expected"])
         message = f"must be one of {', '.join(known)}, got {got}"
@@ -214,7 +256,7 @@ def _fault(error: Mapping[str, Any]) -> str:
         message = str(context["error"])
         # The package's own checks name their argument, which is the key.
         first, _, rest = message.partition(" ")
-        if len(loc) == 1 and " must " in message and first in _keys(str(loc[0])):
+        if len(loc) == 1 and " must " in message and first in known_keys(str(loc[0])):
             name, message = f"{name}.{first}", rest
     else:
         template = _MESSAGES.get(kind)
@@ -222,18 +264,21 @@ def _fault(error: Mapping[str, Any]) -> str:
     return f"{name}: {message}"
 
 
-def _unknown(loc: Sequence[Any]) -> str:
+def unknown(loc: Sequence[Any]) -> str:
     """What to say of a section or a key that does not exist."""
+    if loc[0] == SWEEP:
+        return "this file describes many jobs; give it to gmm-bayes sweep"
     word = str(loc[-1])[:_LONGEST_SHOWN]
     if len(loc) > 1:
-        return f"unknown key; {nearest(word, _keys(str(loc[0])))}"
-    homes = [f"{s}.{word}" for s in JobConfig.model_fields if word in _keys(s)]
+        return f"unknown key; {nearest(word, known_keys(str(loc[0])))}"
+    homes = [f"{s}.{word}" for s in JobConfig.model_fields if word in known_keys(s)]
     if homes:
         return f"must be in a section; did you mean {' or '.join(map(repr, homes))}?"
     return f"unknown section; {nearest(word, JobConfig.model_fields)}"
 
 
-def _keys(section: str) -> Iterable[str]:
+def known_keys(section: str) -> Iterable[str]:
+    """Keys of a section of a job file, none of a section that does not exist."""
     field = JobConfig.model_fields.get(section)
     if field is None:
         return ()

@@ -4,9 +4,7 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from gmm_bayes.errors import LabelSwitchingError
 from gmm_bayes.inference.storage import replace_file
@@ -157,6 +155,7 @@ def _write_responsibilities(job: Job, outcome: Outcome) -> None:
 
 def _write_pictures(job: Job, outcome: Outcome) -> None:
     from gmm_bayes import plots
+    from gmm_bayes.plots.axes import save_picture
 
     for function, name in PICTURES.items():
         if function == "plot_density" and len(job.feature_names) > 2:
@@ -167,12 +166,5 @@ def _write_pictures(job: Job, outcome: Outcome) -> None:
         except LabelSwitchingError:
             outcome.left_out[name] = _SWITCHED
             continue
-        replace_file(job.directory / name, partial(_save_picture, axes))
+        replace_file(job.directory / name, partial(save_picture, axes))
         outcome.files.append(name)
-
-
-def _save_picture(axes: Any, path: Path) -> None:
-    # A page of named panels, an array of them, or one.
-    panels = list(axes.values()) if isinstance(axes, dict) else np.ravel(axes)
-    # The suffix of a temporary file says nothing of its format.
-    panels[0].figure.savefig(path, format="png")

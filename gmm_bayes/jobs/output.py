@@ -58,7 +58,7 @@ def check_directory(directory: Path, *, force: bool, needed: int = 0) -> None:
         raise
     except OSError as error:
         raise OutputError(f"cannot use {directory}: {error.strerror}") from None
-    if _LOCK_FILE in files:
+    if _LOCK_FILE in files and _is_held(directory / _LOCK_FILE):
         raise OutputError(
             f"another run is writing to {directory}; if it is dead, delete {directory / _LOCK_FILE}"
         )
@@ -90,6 +90,8 @@ def claim(directory: Path) -> Iterator[None]:
     existed, lock = directory.exists(), directory / _LOCK_FILE
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        if lock.exists() and not _is_held(lock):
+            lock.unlink(missing_ok=True)
         with lock.open("x") as file:
             file.write(f"{os.getpid()}\n")
     except FileExistsError:
@@ -104,6 +106,17 @@ def claim(directory: Path) -> Iterator[None]:
         lock.unlink(missing_ok=True)
         if not existed and not any(directory.iterdir()):
             directory.rmdir()
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether the process that made a lock may still be alive."""
+    try:
+        os.kill(int(lock.read_text()), 0)
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    except (OSError, ValueError, OverflowError):
+        return True
+    return True
 
 
 def remove_stale(directory: Path) -> None:

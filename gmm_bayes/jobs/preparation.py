@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gmm_bayes._validation import check_data, check_fit_size, check_n_components
+from gmm_bayes._validation import Table, check_data, check_fit_size, check_n_components
 from gmm_bayes._vocabulary import LOG_LIKELIHOOD, POSTERIOR_PREDICTIVE, PRIOR_PREDICTIVE
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.datasets import LOADERS, Simulated
@@ -19,7 +19,7 @@ from gmm_bayes.jobs.output import check_directory
 from gmm_bayes.jobs.table_files import read_table, select_columns
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["Job", "prepare"]
+__all__ = ["Job", "prepare", "read_data"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,13 @@ class Job:
         return self.config.data.path or str(self.config.data.dataset)
 
 
-def prepare(config: JobConfig, out: Path | None = None, *, force: bool = False) -> Job:
+def prepare(
+    config: JobConfig,
+    out: Path | None = None,
+    *,
+    force: bool = False,
+    data: tuple[Any, Table] | None = None,
+) -> Job:
     """Read the data and check everything that can be checked before sampling.
 
     Parameters
@@ -67,6 +73,8 @@ def prepare(config: JobConfig, out: Path | None = None, *, force: bool = False) 
         Directory for the results instead of the one that the job file names.
     force : bool
         Accept a directory with results in it.
+    data : tuple, optional
+        What `read_data` gave for such a job; None reads the data.
 
     Returns
     -------
@@ -89,9 +97,7 @@ def prepare(config: JobConfig, out: Path | None = None, *, force: bool = False) 
         resolved.encode()
     except UnicodeEncodeError:
         raise ConfigError("data.path: must be text in UTF-8") from None
-    with _data_errors():
-        rows = _read(config)
-        table = check_data(rows, name=config.data.path or str(config.data.dataset), min_rows=2)
+    rows, table = read_data(config) if data is None else data
     n_obs, n_features = table.values.shape
     _check_model(config, n_obs, n_features)
     k = config.model.n_components
@@ -121,6 +127,20 @@ def _check_model(config: JobConfig, n_obs: int, n_features: int) -> None:
             # The k-means centroids that fill the gap always fit.
             priors = priors.replace(mean_loc=np.zeros((k, n_features)))
         priors.arrays(k, n_features)
+
+
+def read_data(config: JobConfig) -> tuple[Any, Table]:
+    """Read the data of a job: as they are, and as a checked table of shape (n_obs, n_features).
+
+    Raises
+    ------
+    DataError
+        If they cannot be read, or are not numbers.
+    """
+    with _data_errors():
+        rows = _read(config)
+        name = config.data.path or str(config.data.dataset)
+        return rows, check_data(rows, name=name, min_rows=2)
 
 
 def _read(config: JobConfig) -> Any:

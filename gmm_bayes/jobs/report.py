@@ -23,6 +23,7 @@ __all__ = [
     "component_table",
     "describe_job",
     "describe_outcome",
+    "plain",
     "responsibilities_frame",
     "to_json",
 ]
@@ -72,15 +73,15 @@ def to_json(job: "Job", outcome: "Outcome") -> str:
         "files": [*outcome.files, REPORT_FILE],
         "left_out": outcome.left_out,
     }
-    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Numbers of Python; JSON has none that are not finite."""
     if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
+        return {key: plain(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

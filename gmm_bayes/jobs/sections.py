@@ -28,7 +28,7 @@ from gmm_bayes._vocabulary import (
 from gmm_bayes.datasets import LOADERS
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["JobConfig"]
+__all__ = ["JobConfig", "SweepSection"]
 
 
 def _clean(text: str) -> str:
@@ -369,3 +369,43 @@ class JobConfig(_Section):
     init: InitSection = InitSection()
     runtime: RuntimeSection = RuntimeSection()
     output: OutputSection = OutputSection()
+
+
+class SweepSection(_Section):
+    """`[sweep]`: how many jobs are run. Beside these keys it holds the lists of values to try.
+
+    Parameters
+    ----------
+    executor : {"serial", "joblib", "dask"}, default "serial"
+        One member after another, or several at once in processes of their own.
+    scheduler : str, default "local"
+        The address of a Dask scheduler, such as "tcp://host:8786"; "local" starts a cluster of
+        processes on this machine.
+    workers : int, optional
+        Processes of joblib or of the local cluster. Default: one for every four cores, but two at
+        least, because the chains of a member already run at once.
+    loo : bool, default true
+        Estimate how well each member predicts rows that it has not seen (PSIS-LOO). Takes some
+        milliseconds a row.
+    """
+
+    executor: Literal["serial", "joblib", "dask"] = "serial"
+    scheduler: Text = "local"
+    workers: int | None = Field(default=None, ge=1)
+    loo: bool = True
+
+    @field_validator("scheduler", "workers")
+    @classmethod
+    def _applies(cls, value: Any, info: ValidationInfo) -> Any:
+        executor = info.data.get("executor")
+        if executor is None:
+            # Which is complained about.
+            return value
+        if info.field_name == "scheduler" and executor != "dask":
+            raise ValueError('applies to executor = "dask" only')
+        if info.field_name == "workers":
+            if executor == "serial":
+                raise ValueError('applies to executor = "joblib" or "dask" only')
+            if info.data.get("scheduler") != "local":
+                raise ValueError("applies to a cluster on this machine only")
+        return value

@@ -1,6 +1,7 @@
 """The axes that pictures are drawn on, and their legends."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -18,6 +19,7 @@ __all__ = [
     "name_density",
     "open_axes",
     "rows_note",
+    "save_picture",
 ]
 
 _THREE_D = "3d"
@@ -117,3 +119,13 @@ def key(label: str, **look: Any) -> Line2D:
 def rows_note(n_shown: int, n_obs: int) -> list[Artist]:
     """A legend entry that says how many rows are drawn; none when all are."""
     return [key(f"{n_shown:,} of {n_obs:,} rows shown", linestyle="")] * (n_shown < n_obs)
+
+
+def save_picture(axes: Any, path: Path) -> None:
+    """Write the figure of some axes as PNG and close it: pyplot keeps what is open for ever."""
+    # A page of named panels, an array of them, or one.
+    panels = list(axes.values()) if isinstance(axes, dict) else np.ravel(axes)
+    figure = panels[0].figure
+    # The suffix of a temporary file says nothing of its format.
+    figure.savefig(path, format="png")
+    plt.close(figure)
