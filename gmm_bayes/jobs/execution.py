@@ -1,5 +1,6 @@
 """What a job does: sample, and write what follows from the draws."""
 
+import logging
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmm_bayes.errors import LabelSwitchingError
+from gmm_bayes.errors import InferenceError, LabelSwitchingError
+from gmm_bayes.inference.checkpoint_files import holds_run
+from gmm_bayes.inference.progress import listening
 from gmm_bayes.inference.storage import replace_file
+from gmm_bayes.jobs.journal import COMPLETE, journal
 from gmm_bayes.jobs.output import (
     CONFIG_FILE,
     PICTURES,
@@ -20,6 +24,7 @@ from gmm_bayes.jobs.output import (
     remove_stale,
 )
 from gmm_bayes.jobs.preparation import Job
+from gmm_bayes.jobs.resumption import begin_checkpoint, chains_directory, remove_checkpoint
 from gmm_bayes.model.priors import Priors, default_priors
 
 if TYPE_CHECKING:
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
     from gmm_bayes.inference.result import GMMFit
 
 __all__ = ["Outcome", "execute"]
+
+logger = logging.getLogger(__name__)
 
 # The exception speaks to a programmer.
 _SWITCHED = (
@@ -59,7 +66,7 @@ class Outcome:
 
 
 def execute(job: Job) -> Outcome:
-    """Sample and write the results.
+    """Sample, from where the job stopped if it resumes, and write the results.
 
     Parameters
     ----------
@@ -79,8 +86,17 @@ def execute(job: Job) -> Outcome:
     from gmm_bayes.inference.diagnostics import diagnose
     from gmm_bayes.jobs import report
 
-    with claim(job.directory):
-        fit = _sample(job)
+    with claim(job.directory), journal(job.directory, goes_on=job.resumes) as say:
+        logger.info("\n%s", report.describe_job(job))
+        say.phase("start")
+        if not job.resumes:
+            # One of an earlier run must not be taken for this one's.
+            remove_checkpoint(job.directory)
+            if job.config.runtime.checkpoint:
+                begin_checkpoint(job)
+        with listening(say):
+            fit = _sample_or_give_up(job)
+        say.phase("results")
         begin = time.perf_counter()
         # Before anything that could fail is made of them, the draws are safe. What an earlier run
         # said of other draws must not stand beside them.
@@ -99,7 +115,20 @@ def execute(job: Job) -> Outcome:
         _write_text(job, outcome, CONFIG_FILE, job.resolved)
         seconds["results"] = time.perf_counter() - begin
         _write_text(job, outcome, REPORT_FILE, report.to_json(job, outcome))
+        if not job.config.runtime.keep_checkpoint:
+            remove_checkpoint(job.directory)
+        logger.info("\n%s", report.describe_outcome(job, outcome))
+        say.phase(COMPLETE)
     return outcome
+
+
+def _sample_or_give_up(job: Job) -> "GMMFit":
+    try:
+        return _sample(job)
+    except InferenceError:
+        # It would end here again.
+        remove_checkpoint(job.directory)
+        raise
 
 
 def _priors(job: Job) -> Priors | None:
@@ -114,23 +143,29 @@ def _priors(job: Job) -> Priors | None:
 
 
 def _sample(job: Job) -> "GMMFit":
-    from gmm_bayes.inference.runner import fit
+    from gmm_bayes.inference import continuation, runner
     from gmm_bayes.inference.samplers import NUTS
 
-    config = job.config
-    return fit(
-        job.rows,
-        config.model.n_components,
-        covariance_type=config.model.covariance_type,
-        priors=_priors(job),
-        sampler=NUTS(**config.sampler.model_dump()),
-        init=config.init.method,
-        n_init=config.init.n_init,
-        seed=config.runtime.seed,
-        device=config.runtime.device,
-        precision=config.runtime.precision,
-        progress=config.runtime.progress,
-    )
+    config, chains = job.config, chains_directory(job.directory)
+    arguments: dict[str, Any] = {
+        "covariance_type": config.model.covariance_type,
+        "sampler": NUTS(**config.sampler.model_dump()),
+        "init": config.init.method,
+        "n_init": config.init.n_init,
+        "seed": config.runtime.seed,
+        "device": config.runtime.device,
+        "precision": config.runtime.precision,
+    }
+    how: dict[str, Any] = {
+        "progress": config.runtime.progress,
+        "checkpoint_seconds": config.runtime.checkpoint_seconds,
+    }
+    k = config.model.n_components
+    # It may have been killed before the chains' checkpoint was made.
+    if job.resumes and holds_run(chains):
+        return continuation.resume(chains, job.rows, n_components=k, **arguments, **how)
+    where = chains if config.runtime.checkpoint else None
+    return runner.fit(job.rows, k, priors=_priors(job), checkpoint=where, **arguments, **how)
 
 
 def _write_text(job: Job, outcome: Outcome, name: str, content: str) -> None:
