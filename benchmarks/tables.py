@@ -293,6 +293,25 @@ def gpu_tables(rows):
     return "\n\n".join(measured) or NOT_MEASURED
 
 
+def checkpoint_table(rows):
+    header = ["N, K, D", "chains", "kept draws", "checkpoint", "fit, s", "against none"]
+    header += ["of the chains' time, saving", "written, MB"]
+    lines = [
+        [
+            size(row),
+            str(row["num_chains"]),
+            number(row["num_samples"]),
+            row["method"],
+            number(row["seconds"]),
+            f"{row['ratio']:.3f}x",
+            f"{row['saving_share']:.2%}",
+            number(row["written_mb"]),
+        ]
+        for row in rows["checkpoint"]
+    ]
+    return table(header, lines)
+
+
 def targets_table(rows):
     header = ["target", "at least", "measured", "reached"]
     lines = []
@@ -333,6 +352,7 @@ TABLES = {
     "em_memory": em_memory_table,
     "many": many_table,
     "decisions": decisions_table,
+    "checkpoint": checkpoint_table,
     "gpu": gpu_tables,
     "machines": machines_table,
 }

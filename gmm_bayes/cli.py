@@ -1,4 +1,4 @@
-"""The command line: gmm-bayes run | sweep | check | show."""
+"""The command line: gmm-bayes run | resume | sweep | check | show."""
 
 import json
 import logging
@@ -16,6 +16,7 @@ import typer
 
 from gmm_bayes import __version__
 from gmm_bayes.errors import (
+    CheckpointError,
     ConfigError,
     DataError,
     DeviceError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gmm_bayes.inference.result import GMMFit
+    from gmm_bayes.jobs.preparation import Job
 
 __all__ = ["app", "main"]
 
@@ -96,7 +98,6 @@ def run(
     with _plain_errors():
         from gmm_bayes.jobs import report
         from gmm_bayes.jobs.config import load_config
-        from gmm_bayes.jobs.execution import execute
         from gmm_bayes.jobs.preparation import prepare
 
         # Pictures go to files only; a display may not be there.
@@ -108,11 +109,45 @@ def run(
                 _complain(f"warning: {caution}")
             _say("dry run: nothing was sampled or written")
             return
+        _execute(job, strict)
+
+
+@app.command()
+def resume(
+    directory: Annotated[Path, typer.Argument(help="Directory of the run.", readable=False)],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if the chains are not to be believed.")
+    ] = False,
+) -> None:
+    """Go on with a run that was killed or interrupted, to the results it would have had."""
+    with _plain_errors():
+        from gmm_bayes.jobs import report
+        from gmm_bayes.jobs.resumption import can_resume, is_complete, prepare_again
+
+        if is_complete(directory) and not can_resume(directory):
+            _say(f"the run in {directory} is complete: there is nothing to go on with")
+            return
+        os.environ["MPLBACKEND"] = "Agg"
+        job = prepare_again(directory)
+        _say(report.describe_job(job))
+        _execute(job, strict)
+
+
+def _execute(job: "Job", strict: bool) -> None:
+    from gmm_bayes.jobs import report
+    from gmm_bayes.jobs.execution import execute
+    from gmm_bayes.jobs.resumption import can_resume
+
+    try:
         outcome = execute(job)
-        _say("\n" + report.describe_outcome(job, outcome))
-        if strict and not outcome.diagnosis.ok:
-            _complain("error: the chains are not to be believed (--strict)")
-            raise typer.Exit(NOT_BELIEVED)
+    except BaseException as error:
+        if can_resume(job.directory):
+            error.add_note(f"go on with: gmm-bayes resume {job.directory}")
+        raise
+    _say("\n" + report.describe_outcome(job, outcome))
+    if strict and not outcome.diagnosis.ok:
+        _complain("error: the chains are not to be believed (--strict)")
+        raise typer.Exit(NOT_BELIEVED)
 
 
 _Index = Annotated[
@@ -215,8 +250,13 @@ def check(
 def show(
     directory: Annotated[Path, typer.Argument(help="Results of a run.", readable=False)],
 ) -> None:
-    """Summarise a run: its fit, its components and its files. Of a sweep: its table."""
+    """Say how far a run is; of a complete one, its fit, components and files; a sweep's table."""
     with _plain_errors():
+        from gmm_bayes.jobs.resumption import describe_state, is_unfinished
+
+        if is_unfinished(directory):
+            _say(describe_state(directory))
+            return
         from gmm_bayes.inference.measures import labels_switched
         from gmm_bayes.jobs import report, sweep_table
 
@@ -251,6 +291,7 @@ def _plain_errors() -> Iterator[None]:
             yield
         except (KeyboardInterrupt, _Terminated) as error:
             _complain("interrupted: the run is not complete")
+            _complain_notes(error)
             code = _TERMINATED if isinstance(error, _Terminated) else _INTERRUPTED
             raise typer.Exit(code) from None
         except Exception as error:
@@ -259,7 +300,13 @@ def _plain_errors() -> Iterator[None]:
                 raise
             for line in str(error).splitlines() or [type(error).__name__]:
                 _complain(f"error: {line}")
+            _complain_notes(error)
             raise typer.Exit(known) from None
+
+
+def _complain_notes(error: BaseException) -> None:
+    for note in getattr(error, "__notes__", ()):
+        _complain(note)
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -270,6 +317,7 @@ def _exit_code(error: Exception) -> int | None:
         DeviceError: USAGE,
         InferenceError: NOT_BELIEVED,
         DataError: DATA,
+        CheckpointError: DATA,
         MissingDependencyError: DATA,
         FileFormatError: DATA,
         FileNotFoundError: DATA,
@@ -295,16 +343,28 @@ def _termination_as_an_exception() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    handlers = {"SIGTERM": _terminate, "SIGUSR1": _save_soon}
+    # Not every system has both.
+    numbers = {getattr(signal, name): do for name, do in handlers.items() if hasattr(signal, name)}
+    before = {number: signal.signal(number, do) for number, do in numbers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _save_soon(*_: Any) -> None:
+    """SIGUSR1 came: whatever runs saves its state."""
+    checkpoint = sys.modules.get("gmm_bayes.inference.checkpoint")
+    if checkpoint is not None:
+        checkpoint.save_soon()
 
 
 def _show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, GMMBayesWarning):
         _complain(f"warning: {message}")
+        logger.info("warning: %s", message)
     else:
         logger.debug("%s: %s", category.__name__, message)
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import gmm_bayes as gb
 from gmm_bayes import cli
-from gmm_bayes.inference import runner, storage
+from gmm_bayes.inference import locks, runner, storage
 from gmm_bayes.jobs import execution, output
 from gmm_bayes.jobs.config import load_config
 from gmm_bayes.jobs.preparation import prepare
@@ -35,6 +35,8 @@ FILES = {
     "diagnostics.png",
     "config.resolved.toml",
     "report.json",
+    "run.log",
+    "progress.jsonl",
 }
 
 
@@ -132,6 +134,7 @@ def test_every_setting_reaches_the_fit(monkeypatch):
         "runtime.device=cpu",
         "runtime.precision=float32",
         "runtime.progress=false",
+        "runtime.checkpoint_seconds=7",
     ]
     priors = ["priors.scale_scale=[2, 3]", "priors.weight_concentration=1"]
     for more in ([], priors, [*priors, "priors.kind=fixed"]):
@@ -159,6 +162,8 @@ def test_every_setting_reaches_the_fit(monkeypatch):
             "device": "cpu",
             "precision": "float32",
             "progress": False,
+            "checkpoint": Path("runs/quickstart/checkpoint/chains"),
+            "checkpoint_seconds": 7.0,
         }
 
 
@@ -404,8 +409,11 @@ def test_sampling_that_cannot_start(monkeypatch, tmp_path):
         raise gb.errors.InferenceError("no finite start")
 
     monkeypatch.setattr(execution, "_sample", sample)
-    assert refused(1, "run", QUICKSTART, "--out", "out") == "no finite start"
-    assert list(tmp_path.iterdir()) == []
+    # What it left does not stand in the way of the next.
+    for _ in range(2):
+        assert refused(1, "run", QUICKSTART, "--out", "out") == "no finite start"
+        assert sorted(os.listdir("out")) == ["progress.jsonl", "run.log"]
+    assert "ended by InferenceError: no finite start" in Path("out/run.log").read_text()
 
 
 # -- where results go -----------------------------------------------------------------------------
@@ -420,13 +428,13 @@ def test_directories_that_are_refused(no_sampling, tmp_path, monkeypatch):
     long = "x" * 300
     assert refused(2, *run, long) == f"cannot use {long}: File name too long"
     Path("busy").mkdir()
-    Path("busy/.gmm-bayes.lock").write_text("1")
-    for force in ((), ("--force",)):
-        assert refused(2, *run, "busy", *force) == (
-            "another run is writing to busy; if it is dead, delete busy/.gmm-bayes.lock"
-        )
+    with locks.locked(Path("busy")):
+        for force in ((), ("--force",)):
+            assert refused(2, *run, "busy", *force) == (
+                "another run is writing to busy; wait for it, or name another"
+            )
     needed = refused(2, *run, "new", "--set", "sampler.num_samples=1000000000")
-    assert needed.startswith("the results need about 1,")
+    assert needed.startswith("the results need about 2,")
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     assert refused(2, *run, "new") == f"cannot write to {tmp_path}: its permissions forbid it"
     assert {path.name for path in tmp_path.iterdir()} == {"file", "busy"}
@@ -480,8 +488,10 @@ def test_a_full_disk_after_sampling_keeps_the_draws(fitted, monkeypatch):
 
     monkeypatch.setattr(execution, "_sample", lambda job: fitted)
     monkeypatch.setattr(execution, "_write_responsibilities", fail)
-    assert refused(2, "run", QUICKSTART, "--out", "out") == "No space left on device"
-    assert [path.name for path in Path("out").iterdir()] == ["posterior.nc"]
+    assert refused(2, "run", QUICKSTART, "--out", "out", "--set", "runtime.checkpoint=false") == (
+        "No space left on device"
+    )
+    assert set(os.listdir("out")) == {"posterior.nc", "run.log", "progress.jsonl"}
     assert gb.load("out/posterior.nc") == fitted
 
 
@@ -501,8 +511,10 @@ def test_interrupts(number, code, monkeypatch, tmp_path):
     result = invoke("run", QUICKSTART, "--out", "out")
     signal.signal(signal.SIGINT, before)
     assert result.exit_code == code
-    assert result.stderr == "interrupted: the run is not complete\n"
-    assert list(tmp_path.iterdir()) == []
+    assert result.stderr == (
+        "interrupted: the run is not complete\ngo on with: gmm-bayes resume out\n"
+    )
+    assert set(os.listdir("out")) == {"checkpoint", "run.log", "progress.jsonl"}
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -559,7 +571,7 @@ def test_help_is_quick():
     command = [sys.executable, "-X", "importtime", "-m", "gmm_bayes", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "Bayesian Gaussian mixtures from a job file." in done.stdout
-    for command in ("run", "sweep", "check", "show"):
+    for command in ("run", "resume", "sweep", "check", "show"):
         assert f"\n  {command} " in done.stdout
     imported = {line.rsplit("|")[-1].strip() for line in done.stderr.splitlines()}
     heavy = {"jax", "numpyro", "sklearn", "arviz", "matplotlib", "pandas", "xarray", "numpy"}

@@ -373,7 +373,8 @@ HOSTILE = {
     ),
     "a long key": (
         MINIMAL.encode() + b"[runtime]\n" + b"f" * 30_000 + b" = 1",
-        "runtime." + "f" * 60 + ": unknown key; known: seed, device, precision, progress",
+        "runtime." + "f" * 60 + ": unknown key; known: seed, device, precision, progress, "
+        "checkpoint, checkpoint_seconds, keep_checkpoint",
     ),
 }
 

@@ -103,14 +103,14 @@ def from_stored(config: Mapping[str, Any], arrays: Arrays) -> tuple[Arguments, P
     table = Table(arrays["X"], tuple(_read(arrays["names"])), index, bool(arrays["named"]))
     spec = ModelSpec(config["n_components"], config["covariance_type"])
     init: Any = config["init"]
+    if not isinstance(init, str):
+        init = MixtureParameters(**{name: np.array(values) for name, values in init.items()})
     priors = config["priors"]
     arguments = Arguments(
         table,
         spec,
         restore_sampler(config["sampler"]),
-        init
-        if isinstance(init, str)
-        else MixtureParameters(**{name: np.array(values) for name, values in init.items()}),
+        init,
         config["n_init"],
         np.array(config["seed"], np.uint32),
         config["device"],

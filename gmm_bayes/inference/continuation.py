@@ -149,6 +149,12 @@ def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GM
     -----
     ConvergenceWarning, LabelSwitchingWarning
         As `fit` does.
+
+    Notes
+    -----
+    What it needs is in the group `sampler_state` of the tree and in its file: the coordinates, at
+    most a matrix with as many rows as there are parameters, and the state of each chain, which
+    holds three such matrices only if the chains adapted a dense metric.
     """
     begin = time.perf_counter()
     check_fit(fit)

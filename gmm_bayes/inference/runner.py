@@ -251,7 +251,7 @@ def _check_checkpoint(checkpoint: Any, seconds: Any, sampler: Sampler) -> Path |
     if checkpoint is None:
         return None
     folder = check_options(checkpoint, seconds)
-    if not sampler.can_resume:
+    if not getattr(sampler, "can_resume", False):
         raise ValueError(
             f"checkpoint must be None with {type(sampler).__name__}, whose draws are made at once; "
             "take sampler=NUTS()"

@@ -1,13 +1,17 @@
 """What a job does: sample, and write what follows from the draws."""
 
+import logging
 import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gmm_bayes.errors import LabelSwitchingError
+from gmm_bayes.errors import InferenceError, LabelSwitchingError
+from gmm_bayes.inference.checkpoint_files import holds_run
+from gmm_bayes.inference.progress import listening
 from gmm_bayes.inference.storage import replace_file
+from gmm_bayes.jobs.journal import COMPLETE, journal
 from gmm_bayes.jobs.output import (
     CONFIG_FILE,
     PICTURES,
@@ -18,6 +22,7 @@ from gmm_bayes.jobs.output import (
     remove_stale,
 )
 from gmm_bayes.jobs.preparation import Job
+from gmm_bayes.jobs.resumption import begin_checkpoint, chains_directory, remove_checkpoint
 from gmm_bayes.model.priors import Priors, default_priors
 
 if TYPE_CHECKING:
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     from gmm_bayes.inference.result import GMMFit
 
 __all__ = ["Outcome", "execute"]
+
+logger = logging.getLogger(__name__)
 
 # The exception speaks to a programmer.
 _SWITCHED = (
@@ -57,7 +64,7 @@ class Outcome:
 
 
 def execute(job: Job) -> Outcome:
-    """Sample and write the results.
+    """Sample, from where the job stopped if it resumes, and write the results.
 
     Parameters
     ----------
@@ -77,8 +84,17 @@ def execute(job: Job) -> Outcome:
     from gmm_bayes.inference.diagnostics import diagnose
     from gmm_bayes.jobs import report
 
-    with claim(job.directory):
-        fit = _sample(job)
+    with claim(job.directory), journal(job.directory, goes_on=job.resumes) as say:
+        logger.info("\n%s", report.describe_job(job))
+        say.phase("start")
+        if not job.resumes:
+            # One of an earlier run must not be taken for this one's.
+            remove_checkpoint(job.directory)
+            if job.config.runtime.checkpoint:
+                begin_checkpoint(job)
+        with listening(say):
+            fit = _sample_or_give_up(job)
+        say.phase("results")
         begin = time.perf_counter()
         # Before anything that could fail is made of them, the draws are safe. What an earlier run
         # said of other draws must not stand beside them.
@@ -97,7 +113,20 @@ def execute(job: Job) -> Outcome:
         _write_text(job, outcome, CONFIG_FILE, job.resolved)
         seconds["results"] = time.perf_counter() - begin
         _write_text(job, outcome, REPORT_FILE, report.to_json(job, outcome))
+        if not job.config.runtime.keep_checkpoint:
+            remove_checkpoint(job.directory)
+        logger.info("\n%s", report.describe_outcome(job, outcome))
+        say.phase(COMPLETE)
     return outcome
+
+
+def _sample_or_give_up(job: Job) -> "GMMFit":
+    try:
+        return _sample(job)
+    except InferenceError:
+        # It would end here again.
+        remove_checkpoint(job.directory)
+        raise
 
 
 def _priors(job: Job) -> Priors | None:
@@ -112,25 +141,31 @@ def _priors(job: Job) -> Priors | None:
 
 
 def _sample(job: Job) -> "GMMFit":
+    from gmm_bayes.inference import continuation, runner
     from gmm_bayes.inference.chees import ChEES
-    from gmm_bayes.inference.runner import fit
     from gmm_bayes.inference.samplers import NUTS
 
-    config = job.config
-    sampler = {"nuts": NUTS, "chees": ChEES}[config.sampler.kind]
-    return fit(
-        job.rows,
-        config.model.n_components,
-        covariance_type=config.model.covariance_type,
-        priors=_priors(job),
-        sampler=sampler(**config.sampler.settings),
-        init=config.init.method,
-        n_init=config.init.n_init,
-        seed=config.runtime.seed,
-        device=config.runtime.device,
-        precision=config.runtime.precision,
-        progress=config.runtime.progress,
-    )
+    config, chains = job.config, chains_directory(job.directory)
+    kind = {"nuts": NUTS, "chees": ChEES}[config.sampler.kind]
+    arguments: dict[str, Any] = {
+        "covariance_type": config.model.covariance_type,
+        "sampler": kind(**config.sampler.settings),
+        "init": config.init.method,
+        "n_init": config.init.n_init,
+        "seed": config.runtime.seed,
+        "device": config.runtime.device,
+        "precision": config.runtime.precision,
+    }
+    how: dict[str, Any] = {
+        "progress": config.runtime.progress,
+        "checkpoint_seconds": config.runtime.checkpoint_seconds,
+    }
+    k = config.model.n_components
+    # It may have been killed before the chains' checkpoint was made.
+    if job.resumes and holds_run(chains):
+        return continuation.resume(chains, job.rows, n_components=k, **arguments, **how)
+    where = chains if config.runtime.checkpoint and kind.can_resume else None
+    return runner.fit(job.rows, k, priors=_priors(job), checkpoint=where, **arguments, **how)
 
 
 def _write_text(job: Job, outcome: Outcome, name: str, content: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmm_bayes.errors import ConfigError, ConvergenceWarning, DataWarning
+from gmm_bayes.errors import CheckpointError, ConfigError, ConvergenceWarning, DataWarning
 from gmm_bayes.inference.storage import replace_file
 from gmm_bayes.jobs.config import load_config
 from gmm_bayes.jobs.output import CONFIG_FILE, POSTERIOR_FILE, REPORT_FILE, remove_stale
@@ -40,7 +40,14 @@ logger = logging.getLogger(__name__)
 SCORES_FILE = "scores.json"
 ERROR_FILE = "error.txt"
 # What may differ between two jobs that give the same results: data are known by their fingerprint.
-_IMMATERIAL = {"data.path", "output.directory", "runtime.progress"}
+_IMMATERIAL = {
+    "data.path",
+    "output.directory",
+    "runtime.progress",
+    "runtime.checkpoint",
+    "runtime.checkpoint_seconds",
+    "runtime.keep_checkpoint",
+}
 _LONGEST_ERROR = 300
 # Two fits in two threads of one process would compute the same more slowly, and share pyplot.
 _one_at_a_time = threading.Lock()
@@ -67,10 +74,10 @@ def read_scores(directory: Path) -> dict[str, Any] | None:
     return _read_json(directory / SCORES_FILE)
 
 
-def differences(directory: Path, config: JobConfig) -> list[str]:
-    """Settings of the job whose results a directory holds that are not those of `config`."""
+def differences(path: Path, config: JobConfig) -> list[str]:
+    """Settings of the job file at `path` that are not those of `config`."""
     try:
-        there = _settings(load_config(directory / CONFIG_FILE))
+        there = _settings(load_config(path))
     except ConfigError as error:
         return [str(error)]
     here = _settings(config)
@@ -133,13 +140,18 @@ def _fitted(directory: Path, config: JobConfig, data: str) -> "GMMFit":
     from gmm_bayes.inference.result import load
     from gmm_bayes.jobs.execution import execute
     from gmm_bayes.jobs.preparation import prepare
+    from gmm_bayes.jobs.resumption import can_resume, job_file, prepare_again
 
-    if read_report(directory) is not None and not differences(directory, config):
+    if read_report(directory) is not None and not differences(directory / CONFIG_FILE, config):
         fit = load(directory / POSTERIOR_FILE)
         if fingerprint(fit.X.values, fit.feature_names) == data:
             return fit
-    # What another job, or half of this one, left there goes first: its report last written vouches
-    # for all of it. A job that was stopped half-way begins again here.
+    if can_resume(directory) and not differences(job_file(directory), config):
+        try:
+            return execute(prepare_again(directory)).fit
+        except CheckpointError as error:
+            logger.info("%s begins again: %s", directory, error)
+    # What another job left there goes first: its report, last written, vouches for all of it.
     remove_stale(directory)
     (directory / SCORES_FILE).unlink(missing_ok=True)
     return execute(prepare(config, directory, force=True)).fit

@@ -3,12 +3,15 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from gmm_bayes.errors import OutputError
+from gmm_bayes.inference.locks import LOCK_FILE, is_locked, locked
+from gmm_bayes.jobs.journal import LOG_FILE, PROGRESS_FILE
 
 __all__ = [
+    "CHECKPOINT",
     "CONFIG_FILE",
     "PICTURES",
     "POSTERIOR_FILE",
@@ -30,7 +33,9 @@ PICTURES = {
     "plot_responsibilities": "responsibilities.png",
     "plot_diagnostics": "diagnostics.png",
 }
-_LOCK_FILE = ".gmm-bayes.lock"
+CHECKPOINT = "checkpoint"
+# What a run that came to nothing may leave; the next one replaces it.
+_NO_RESULTS = {LOCK_FILE, LOG_FILE, PROGRESS_FILE}
 
 
 def check_directory(directory: Path, *, force: bool, needed: int = 0) -> None:
@@ -58,10 +63,14 @@ def check_directory(directory: Path, *, force: bool, needed: int = 0) -> None:
         raise
     except OSError as error:
         raise OutputError(f"cannot use {directory}: {error.strerror}") from None
-    if _LOCK_FILE in files and _is_held(directory / _LOCK_FILE):
+    if is_locked(directory):
+        raise OutputError(f"another run is writing to {directory}; wait for it, or name another")
+    if CHECKPOINT in files and not force:
         raise OutputError(
-            f"another run is writing to {directory}; if it is dead, delete {directory / _LOCK_FILE}"
+            f"{directory} holds the checkpoint of a run; go on with: gmm-bayes resume "
+            f"{directory}, or start anew with --force"
         )
+    files = [name for name in files if name not in _NO_RESULTS]
     if files and not force:
         some = ", ".join(files[:3]) + ", ..." * (len(files) > 3)
         raise OutputError(
@@ -87,36 +96,25 @@ def claim(directory: Path) -> Iterator[None]:
     OutputError
         If it cannot be made or written to, or another run is in it.
     """
-    existed, lock = directory.exists(), directory / _LOCK_FILE
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if lock.exists() and not _is_held(lock):
-            lock.unlink(missing_ok=True)
-        with lock.open("x") as file:
-            file.write(f"{os.getpid()}\n")
-    except FileExistsError:
-        raise OutputError(
-            f"another run is writing to {directory}; if it is dead, delete {lock}"
-        ) from None
-    except OSError as error:
-        raise OutputError(f"cannot write to {directory}: {error.strerror}") from None
-    try:
+    existed = directory.exists()
+    with ExitStack() as stack:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if not existed:
+                stack.push(lambda *_: _remove_if_empty(directory))
+            stack.enter_context(locked(directory))
+        except BlockingIOError:
+            raise OutputError(
+                f"another run is writing to {directory}; wait for it, or name another"
+            ) from None
+        except OSError as error:
+            raise OutputError(f"cannot write to {directory}: {error.strerror}") from None
         yield
-    finally:
-        lock.unlink(missing_ok=True)
-        if not existed and not any(directory.iterdir()):
-            directory.rmdir()
 
 
-def _is_held(lock: Path) -> bool:
-    """Whether the process that made a lock may still be alive."""
-    try:
-        os.kill(int(lock.read_text()), 0)
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-    except (OSError, ValueError, OverflowError):
-        return True
-    return True
+def _remove_if_empty(directory: Path) -> None:
+    with suppress(OSError):
+        directory.rmdir()
 
 
 def remove_stale(directory: Path) -> None:

@@ -40,6 +40,8 @@ class Job:
     directory : Path
         Where the results go.
     read_seconds : float
+    resumes : bool
+        Whether it goes on with what is in the directory.
     """
 
     config: JobConfig
@@ -50,6 +52,7 @@ class Job:
     cautions: tuple[str, ...]
     directory: Path
     read_seconds: float
+    resumes: bool = False
 
     @property
     def source(self) -> str:
@@ -197,4 +200,6 @@ def _bytes(config: JobConfig, n_obs: int, n_features: int) -> int:
     numbers += draws * n_obs * (LOG_LIKELIHOOD in groups)
     numbers += draws * n_obs * d * (POSTERIOR_PREDICTIVE in groups)
     numbers += PRIOR_DRAWS * n_obs * d * (PRIOR_PREDICTIVE in groups)
+    # Points and gradients of the draws, and the data.
+    numbers += (2 * draws * k * (1 + 2 * d + d * d) + n_obs * d) * config.runtime.checkpoint
     return int(1.2 * 8 * numbers) + 2**20

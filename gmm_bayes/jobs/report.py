@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, FEATURE, MEANS, SCALES, WEIGHTS
+from gmm_bayes.jobs.journal import LOG_FILE, PROGRESS_FILE
 from gmm_bayes.jobs.output import REPORT_FILE
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def to_json(job: "Job", outcome: "Outcome") -> str:
         "chain_method": fit.chain_method,
         "seed": job.config.runtime.seed,
         "versions": fit.versions,
-        "files": [*outcome.files, REPORT_FILE],
+        "files": [*outcome.files, REPORT_FILE, LOG_FILE, PROGRESS_FILE],
         "left_out": outcome.left_out,
     }
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

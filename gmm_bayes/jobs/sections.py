@@ -330,12 +330,22 @@ class RuntimeSection(_Section):
         Of the pass over the rows; single precision pays with many rows of few columns.
     progress : bool, optional
         Draw a progress bar. Default: on a terminal.
+    checkpoint : bool, default true
+        Keep the run in the output directory while it goes on, so that a run that was killed can go
+        on; removed when the results are written.
+    checkpoint_seconds : float, default 30.0
+        About how often.
+    keep_checkpoint : bool, default false
+        Do not remove it.
     """
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Precision = "float64"
     progress: bool | None = None
+    checkpoint: bool = True
+    checkpoint_seconds: float = Field(default=30.0, gt=0)
+    keep_checkpoint: bool = False
 
 
 class OutputSection(_Section):

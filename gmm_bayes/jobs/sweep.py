@@ -21,7 +21,7 @@ from gmm_bayes.jobs.members import (
     read_scores,
     run_member,
 )
-from gmm_bayes.jobs.output import check_directory
+from gmm_bayes.jobs.output import CONFIG_FILE, check_directory
 from gmm_bayes.jobs.preparation import prepare, read_data
 from gmm_bayes.jobs.sweep_config import Member, Sweep, load_sweep
 from gmm_bayes.jobs.sweep_table import MEMBERS_FILE, TABLE_FILE, collect, write_members
@@ -243,7 +243,7 @@ def _is_done(member: Member, directory: Path, data: str, *, loo: bool, force: bo
     if read_report(directory) is None:
         return False
     scores = read_scores(directory) or {}
-    other = differences(directory, member.config)
+    other = differences(directory / CONFIG_FILE, member.config)
     if not other and scores.get("data_sha256", data) != data:
         other = ["its data have changed since"]
     if not other:

@@ -159,6 +159,9 @@ FORMS = {
         "X": pd.DataFrame(two_groups(), columns=["a", "ü"], index=[f"row {i}" for i in range(40)]),
         "sampler": gb.NUTS(100, 60, 2, chain_method="vectorized"),
         "covariance_type": "tied",
+        "init": gb.MixtureParameters(
+            np.array([0.5, 0.5]), np.array([[0.0, 0.0], [7.0, -6.0]]), np.stack([np.eye(2)] * 2)
+        ),
     },
 }
 
