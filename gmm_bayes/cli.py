@@ -24,6 +24,7 @@ from gmm_bayes.errors import (
     MissingDependencyError,
     OutputError,
 )
+from gmm_bayes.jobs import processes
 
 if TYPE_CHECKING:
     from gmm_bayes.inference.result import GMMFit
@@ -51,7 +52,13 @@ def main() -> None:
         # A column's name must not end a run on a terminal that cannot show it.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code:
+            # Of several processes, one that fails must not wait for the others.
+            processes.leave_at_once(int(end.code))
+        raise
 
 
 @app.callback(invoke_without_command=True)
@@ -88,9 +95,23 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Replace results in the directory.")
     ] = False,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed",
+            help="One of several processes of a SLURM or Open MPI job, or as below.",
+        ),
+    ] = False,
+    coordinator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Address of process 0.")
+    ] = None,
+    num_processes: Annotated[int | None, typer.Option(help="How many processes run.")] = None,
+    process_id: Annotated[int | None, typer.Option(help="Which of them this is, from 0.")] = None,
 ) -> None:
     """Fit the mixture that a job file describes and write the results."""
     with _plain_errors():
+        if distributed or (coordinator, num_processes, process_id) != (None, None, None):
+            processes.join(coordinator, num_processes, process_id)
         from gmm_bayes.jobs import report
         from gmm_bayes.jobs.config import load_config
         from gmm_bayes.jobs.execution import execute
@@ -106,6 +127,8 @@ def run(
             _say("dry run: nothing was sampled or written")
             return
         outcome = execute(job)
+        if outcome is None:
+            return
         _say("\n" + report.describe_outcome(job, outcome))
         if strict and not outcome.diagnosis.ok:
             _complain("error: the chains are not to be believed (--strict)")
@@ -166,10 +189,11 @@ def _plain_errors() -> Iterator[None]:
             code = _TERMINATED if isinstance(error, _Terminated) else _INTERRUPTED
             raise typer.Exit(code) from None
         except Exception as error:
-            known = _exit_code(error)
+            lost = processes.why_lost(error)
+            known = _exit_code(error) if lost is None else NOT_BELIEVED
             if known is None:
                 raise
-            for line in str(error).splitlines() or [type(error).__name__]:
+            for line in (lost or str(error)).splitlines() or [type(error).__name__]:
                 _complain(f"error: {line}")
             raise typer.Exit(known) from None
 
@@ -215,6 +239,8 @@ def _termination_as_an_exception() -> Iterator[None]:
 
 
 def _show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+    if not processes.first():
+        return
     if issubclass(category, GMMBayesWarning):
         _complain(f"warning: {message}")
     else:
@@ -222,7 +248,8 @@ def _show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> 
 
 
 def _say(text: str) -> None:
-    typer.echo(_visible(text))
+    if processes.first():
+        typer.echo(_visible(text))
 
 
 def _complain(line: str) -> None:

@@ -10,6 +10,7 @@ __all__ = [
     "GMMBayesError",
     "GMMBayesWarning",
     "InferenceError",
+    "InsufficientMemoryError",
     "LabelSwitchingError",
     "LabelSwitchingWarning",
     "LargeArrayWarning",
@@ -29,6 +30,10 @@ class DeviceError(GMMBayesError, RuntimeError):
 
 class FileFormatError(GMMBayesError, ValueError):
     """A file is not a result of this package, is damaged, or has another format version."""
+
+
+class InsufficientMemoryError(GMMBayesError, MemoryError):
+    """The memory is too small for what was asked, by its count before the run."""
 
 
 class InferenceError(GMMBayesError, RuntimeError):

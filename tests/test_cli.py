@@ -152,6 +152,7 @@ def test_every_setting_reaches_the_fit(monkeypatch):
             "n_init": 4,
             "seed": 9,
             "device": "cpu",
+            "mesh": None,
             "precision": "float32",
             "progress": False,
         }
@@ -204,6 +205,10 @@ def test_the_report_is_the_diagnosis(done, fitted):
         "occupied_components": 2.0,
         "data": {"source": "old_faithful", "n_obs": 272, "columns": ["eruptions", "waiting"]},
         "device": fitted.device,
+        "device_memory_bytes": fitted.run["device_memory"],
+        "devices": None,
+        "processes": 1,
+        "precision": "float64",
         "chain_method": fitted.chain_method,
         "seed": 1,
         "versions": fitted.versions,

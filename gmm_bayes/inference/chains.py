@@ -13,10 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from numpyro import infer
 from numpyro.infer.hmc_util import build_adaptation_schedule
 
+from gmm_bayes.core.sharding import by_chain
 from gmm_bayes.inference.affine import AffineMap, BlockMap
+from gmm_bayes.inference.placement import agree, spread_chains
 from gmm_bayes.inference.potential import Data, ModelSpec, potential
 from gmm_bayes.inference.progress import Progress
 
@@ -131,7 +135,17 @@ def _advance_group(
 ) -> Any:
     one: Callable[..., Any] = partial(_advance, **fixed)
     axes = (0, None, 0, 0, None, None)
-    return jax.vmap(one, in_axes=axes)(state, fresh, start, key, n_draws, settings)
+    split = settings.data.rows.split
+    if split is None:
+        return jax.vmap(one, in_axes=axes)(state, fresh, start, key, n_draws, settings)
+
+    def on_device(chained: Any, shared: Any) -> Any:
+        (state, start, key), (fresh, n_draws, settings) = chained, shared
+        return jax.vmap(one, in_axes=axes)(state, fresh, start, key, n_draws, settings)
+
+    state, out = by_chain(on_device, split, (state, start, key), (fresh, n_draws, settings))
+    # Every process reads all draws.
+    return state, jax.lax.with_sharding_constraint(out, NamedSharding(split.mesh, P()))
 
 
 _advance_compiled = jax.jit(_advance_group, static_argnames=("adaptation", "spec"))
@@ -148,11 +162,11 @@ class Programs:
 
     def compile(self) -> "Programs":
         """Run the program for no draws at all, which compiles it; settings may change later."""
-        start = np.zeros((self._size, len(self.settings.affine.loc)))
-        key = np.zeros((self._size, 2), np.uint32)
+        start = self.place(np.zeros((self._size, len(self.settings.affine.loc))))
+        key = self.place(np.zeros((self._size, 2), np.uint32))
         shapes = jax.eval_shape(jax.vmap(self._initial), start, key)
         # A state of the right shape, which the fresh start overwrites.
-        self.blank = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
+        self.blank = self.place(jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes))
         jax.block_until_ready(self.advance(self.blank, True, start, key, 0))
         return self
 
@@ -160,6 +174,15 @@ class Programs:
         """Make some draws with every chain of a group."""
         fixed = {"adaptation": self._adaptation, "spec": self._spec}
         return _advance_compiled(state, fresh, start, key, n_draws, self.settings, **fixed)
+
+    def place(self, tree: Any) -> Any:
+        """Host arrays with a leading axis of chains, where those chains run."""
+        return spread_chains(tree, self.settings.data.rows.split)
+
+    def agree(self, number: int) -> int:
+        """Return the first process's number."""
+        split = self.settings.data.rows.split
+        return number if split is None else int(agree(number, split.mesh))
 
     def _initial(self, start: Any, key: Any) -> Any:
         kernel = self._adaptation.kernel(self.settings, self._spec)
@@ -203,6 +226,7 @@ def run_group(
     num_warmup = programs.settings.warmup.num_draws
     total = num_warmup + num_samples
     state, fresh = programs.blank, True
+    starts, keys = programs.place(starts), programs.place(keys)
     blocks: list[dict[str, np.ndarray]] = []
     warmup_steps = [np.zeros((len(starts), 0), int)]
     done, size = 0, _FIRST_BLOCK
@@ -221,9 +245,11 @@ def run_group(
             warmup_steps.append(made["n_steps"])
         if done + n_draws == num_warmup and not programs.settings.warmup.adapt_metric:
             adapted = state.adapt_state
-            step_size = away_from_resonance(np.asarray(adapted.step_size))
+            step_size = programs.place(away_from_resonance(made["step_size"][:, -1]))
             state = state._replace(adapt_state=adapted._replace(step_size=step_size))
-        size = int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, _BLOCK))
+        size = programs.agree(
+            int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, _BLOCK))
+        )
         fresh, done = False, done + n_draws
         n_divergences = int(made["diverging"].sum())
         bar.update(n_draws * len(starts), sampling=sampling, n_divergences=n_divergences)

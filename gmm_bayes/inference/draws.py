@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.core.unconstrained import Space
+from gmm_bayes.inference.devices import first_device
 from gmm_bayes.inference.potential import Data, ModelSpec, site_values, space
 
 __all__ = ["Draws", "Problem", "describe"]
@@ -19,13 +21,15 @@ class Problem(NamedTuple):
     Attributes
     ----------
     data : Data
-        Rows and priors in standard units, on the device.
+        Rows and priors in standard units, on the device or devices.
     spec : ModelSpec
     n_obs : int
     find_start : callable
         Finds the mixture from which to start, in standard units; it takes a while.
     rngs : list of numpy.random.Generator
         One for each chain.
+    grouping : tuple of int, optional
+        Chains in one program and programs at once, as the memory allows; None takes the fastest.
     """
 
     data: Data
@@ -33,6 +37,7 @@ class Problem(NamedTuple):
     n_obs: int
     find_start: Callable[[], MixtureParameters]
     rngs: list[np.random.Generator]
+    grouping: tuple[int, int] | None = None
 
     @property
     def space(self) -> Space:
@@ -41,9 +46,14 @@ class Problem(NamedTuple):
 
     @property
     def device(self) -> jax.Device:
-        """Where the data are."""
-        (device,) = self.data.rows.values.devices()
-        return device
+        """Where the data are; of several devices, the first of this process."""
+        return first_device(self.data.rows.values)
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices over which data and chains are spread."""
+        split = self.data.rows.split
+        return None if split is None else split.mesh
 
     def vector(self, mixture: MixtureParameters) -> np.ndarray:
         """Return the unconstrained vector of a mixture."""

@@ -5,14 +5,13 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import jax
 import numpy as np
-from scipy.spatial import cKDTree
+from jax.sharding import Mesh
 
 from gmm_bayes._validation import (
     Table,
@@ -26,12 +25,11 @@ from gmm_bayes._validation import (
 )
 from gmm_bayes._vocabulary import PRECISIONS, CovarianceType, InitMethod, Precision
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
-from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import ConvergenceWarning, LabelSwitchingWarning
 from gmm_bayes.inference import storage
 from gmm_bayes.inference.compilation import forget_programs, persistent_cache
-from gmm_bayes.inference.devices import double_precision, find_device
+from gmm_bayes.inference.devices import double_precision
 from gmm_bayes.inference.diagnostics import record_verdict
 from gmm_bayes.inference.draws import Draws, Problem
 from gmm_bayes.inference.initialization import (
@@ -42,7 +40,8 @@ from gmm_bayes.inference.initialization import (
     some_rows,
 )
 from gmm_bayes.inference.labelling import label_draws
-from gmm_bayes.inference.potential import Data, ModelSpec, log_prior
+from gmm_bayes.inference.placement import Placement, agree
+from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, space
 from gmm_bayes.inference.progress import wanted
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.inference.samplers import NUTS, Laplace
@@ -54,8 +53,6 @@ __all__ = ["fit"]
 logger = logging.getLogger(__name__)
 
 _FEW_WARMUP = 100
-# A GPU wants large products, and has the memory for them.
-_GPU_ROWS_PER_BLOCK = 2**15
 
 
 def fit(
@@ -69,6 +66,7 @@ def fit(
     n_init: int = 10,
     seed: Any = 0,
     device: str = "auto",
+    mesh: int | Mesh | None = None,
     precision: Precision = "float64",
     progress: bool | None = None,
 ) -> GMMFit:
@@ -95,8 +93,13 @@ def fit(
         Number of EM starts.
     seed : int in [0, 2**32) or JAX key
         The same seed gives the same draws on one device and version.
-    device : {"auto", "cpu", "gpu"}
+    device : {"auto", "cpu", "gpu"} or with an index, as "gpu:1"
         Where to sample.
+    mesh : int or jax.sharding.Mesh, optional
+        Spread the work over several devices: a number of devices that share the rows, or a mesh
+        with an axis "rows" that shares the rows, an axis "chains" that shares the chains, or both.
+        Each gradient sends one sum of K (D + 1) (D + 2) / 2 + 1 numbers between the devices that
+        share rows. Where JAX runs in several processes, all of them call `fit` alike.
     precision : {"float64", "float32"}
         Of the pass over the rows. Single precision is up to twice as fast where there are many rows
         of up to ten features, and on a GPU without fast doubles; rows are centred block by block,
@@ -115,7 +118,9 @@ def fit(
     TypeError, ValueError
         If the data or an option are not usable; nothing long has been done by then.
     DeviceError
-        If the device is not there.
+        If the device is not there, or not as many as the mesh needs.
+    InsufficientMemoryError
+        If the memory is too small, by its count before the run.
     InferenceError
         If no finite starting point is found.
 
@@ -140,7 +145,13 @@ def fit(
         X, n_components, covariance_type, sampler, init, n_init, seed
     )
     check_choice(precision, "precision", PRECISIONS)
-    chosen_device = find_device(device)
+    where = Placement.of(device, mesh)
+    sampler.check_mesh(where.mesh)
+    n_obs, n_features = table.values.shape
+    plan = where.plan(
+        sampler.size(n_obs, space(spec, n_features))._replace(precision=precision),
+        sampler.groupings(where.device, where.mesh),
+    )
     prior_seed, em_seed, *chain_seeds = np.random.SeedSequence(words).spawn(2 + sampler.num_chains)
     begin = time.perf_counter()
     if priors is None:
@@ -155,9 +166,9 @@ def fit(
     structure = COVARIANCE_STRUCTURES[spec.covariance_type]
     units = Standardization.of(table.values, structure)
     forget_programs()
-    with persistent_cache(), double_precision(), jax.default_device(chosen_device):
+    with persistent_cache(), double_precision(), jax.default_device(where.device):
+        prior = PriorArrays(*agree(prior, where.mesh))
         standard = PriorArrays(*units.apply_to_priors(prior))
-
         some = units.apply(table.values[some_rows(len(table.values), _integer(em_seed))])
 
         @cache
@@ -166,37 +177,20 @@ def fit(
                 solution = units.apply_to_parameters(init)
             else:
                 solution = em_start(some, spec, init=init, n_init=n_init, seed=_integer(em_seed))
-            return match_to_prior(solution, standard)
+            return MixtureParameters(*agree(match_to_prior(solution, standard), where.mesh))
 
-        rows = _blocks(table.values, units, precision, chosen_device, find_start)
-        data = jax.device_put(Data(rows, log_prior(standard, spec)))
+        rows = where.blocks(table.values, units, precision, plan.rows_per_block, find_start)
+        data = Data(rows, where.everywhere(log_prior(standard, spec)))
         del rows
         rngs = [np.random.default_rng(seed) for seed in chain_seeds]
-        problem = Problem(data, spec, len(table.values), find_start, rngs)
+        problem = Problem(data, spec, len(table.values), find_start, rngs, plan.grouping)
         prepared = time.perf_counter()
-        draws = sampler.run(problem, progress=wanted(progress))
+        draws = sampler.run(problem, progress=wanted(progress) and jax.process_index() == 0)
         draws.seconds["initialise"] += prepared - begin
         tree = label_draws(draws, table, prior, units, structure)
-    tree.attrs = _attributes(spec, sampler, draws, words, chosen_device)
+    draws.facts.update(where.facts, precision=precision, **plan.facts)
+    tree.attrs = _attributes(spec, sampler, draws, words, where.device)
     return _judge(GMMFit(tree))
-
-
-def _blocks(
-    X: np.ndarray,
-    units: Standardization,
-    precision: Precision,
-    device: jax.Device,
-    find_start: Callable[[], MixtureParameters],
-) -> RowBlocks:
-    """The rows in standard units, as the kernel wants them on a device."""
-    size = None if device.platform == "cpu" else _GPU_ROWS_PER_BLOCK
-    groups = None
-    if precision == "float32":
-        # Rows near each other share a block, so that its centre is near all of them.
-        groups = cKDTree(find_start().means).query(units.apply(X))[1]
-    return block_rows(
-        X, precision=precision, groups=groups, rows_per_block=size, transform=units.apply
-    )
 
 
 def _check(

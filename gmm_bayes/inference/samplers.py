@@ -5,22 +5,26 @@ adapts itself where it is not. Laplace draws from the normal approximation alone
 importance weights.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from gmm_bayes._validation import check_choice, check_integer, check_probability
 from gmm_bayes._vocabulary import (
     CHAIN_METHODS,
+    CHAINS_AXIS,
     PRECONDITIONING,
     ChainMethod,
     Preconditioning,
 )
+from gmm_bayes.core.unconstrained import Space
 from gmm_bayes.errors import InferenceError
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.affine import unit_map
@@ -28,6 +32,7 @@ from gmm_bayes.inference.chains import Adaptation, Programs, Settings, Warmup, r
 from gmm_bayes.inference.devices import cpu_cores
 from gmm_bayes.inference.draws import Draws, Problem, describe
 from gmm_bayes.inference.laplace import blank_map, normal_approximation, value_and_gradient
+from gmm_bayes.inference.memory import ProblemSize
 from gmm_bayes.inference.progress import Progress
 from gmm_bayes.inference.starting import Plan, adapted_plan, plain_plan
 from gmm_bayes.inference.threads import in_background, run_in_threads
@@ -62,7 +67,8 @@ class NUTS:
     chain_method : {"auto", "parallel", "sequential", "vectorized"}
         "parallel" runs chains in threads, as many groups of chains as there are cores, each group
         in one program; "vectorized" runs all of them in one program, "sequential" one by one.
-        "auto" is parallel on a CPU, vectorized on a GPU, and sequential for one chain.
+        "auto" is parallel on a CPU, vectorized on a GPU or a mesh of devices, and sequential for
+        one chain.
     preconditioning : {"auto", "laplace", "none"}
         "laplace" samples in the coordinates in which the curvature at the mode is the identity,
         with no metric to adapt. "none" adapts the metric in the model's own coordinates. "auto" is
@@ -104,24 +110,26 @@ class NUTS:
     def run(self, problem: Problem, *, progress: bool = False) -> Draws:
         """Sample the posterior of a problem, with a bar if `progress`."""
         begin = time.perf_counter()
-        method = self._chain_method(problem.device)
+        method = self._chain_method(problem.device, problem.mesh)
         hoped = self.preconditioning != "none"
         # A program depends on shapes alone: it is compiled while the start is being found.
-        job = partial(self._compile, problem, method, hoped)
-        with in_background(job, problem.device) as compiling:
+        job = partial(self._compile, problem, hoped)
+        alone = problem.mesh is not None
+        with in_background(job, problem.device, alone=alone) as compiling:
             mixture = problem.find_start()
             if hoped:
                 plan = adapted_plan(problem, mixture, forced=self.preconditioning == "laplace")
             else:
                 identity = unit_map(problem.space.dimension)
                 plan = plain_plan(problem, mixture, identity, "as asked for")
+            plan = plan.agreed(problem.mesh)
             initialised = time.perf_counter()
             # Needed for the verdict, and slow to import: better now than after the sampling.
             arviz_bridge.import_arviz()
             programs = compiling.result()
         programs.settings = Settings(self._warmup(plan.adapted), plan.affine, problem.data)
         compiled = time.perf_counter()
-        fields = self._sample(problem, programs, plan, method, progress)
+        fields = self._sample(problem, programs, plan, progress)
         warmup_steps = fields.pop("warmup_steps")
         z = plan.affine.apply(fields.pop("eta"))
         gradient = plan.affine.push_forward(fields.pop("slope"))
@@ -129,6 +137,7 @@ class NUTS:
         facts = {
             **plan.facts,
             "chain_method": method,
+            "chains_at_once": math.prod(self._grouping(problem)),
             "num_warmup": programs.settings.warmup.num_draws,
             "n_gradients": int(warmup_steps.sum() + fields["n_steps"].sum()),
         }
@@ -140,11 +149,11 @@ class NUTS:
         return Draws(sites, {**fields, **stats}, facts, seconds)
 
     def _sample(
-        self, problem: Problem, programs: Programs, plan: Plan, method: str, progress: bool
+        self, problem: Problem, programs: Programs, plan: Plan, progress: bool
     ) -> dict[str, np.ndarray]:
         """Run every group of chains: arrays (num_chains, num_samples, ...)."""
         keys = np.stack([rng.integers(0, 2**32, 2, dtype=np.uint32) for rng in problem.rngs])
-        size = self._group_size(method)
+        size, workers = self._grouping(problem)
         total = self.num_chains * (programs.settings.warmup.num_draws + self.num_samples)
         with Progress(total, shown=progress) as bar:
             jobs: list[Callable[..., Any]] = []
@@ -152,30 +161,66 @@ class NUTS:
                 group = slice(first, first + size)
                 start, key = plan.starts[group], keys[group]
                 jobs.append(partial(run_group, programs, self.num_samples, start, key, bar))
-            workers = min(len(jobs), cpu_cores()) if method == "parallel" else 1
             groups = run_in_threads(jobs, workers, problem.device)
         return {name: np.concatenate([g[name] for g in groups]) for name in groups[0]}
 
-    def _compile(self, problem: Problem, method: str, hoped: bool) -> Programs:
+    def _compile(self, problem: Problem, hoped: bool) -> Programs:
         """The program, which serves a start that turns out not to be adapted as well."""
         data, spec = problem.data, problem.spec
         affine = blank_map(data, spec) if hoped else unit_map(problem.space.dimension)
         longest = max(self._warmup(adapted).num_draws for adapted in {hoped, False})
         adaptation = Adaptation(longest, self.max_tree_depth, self.dense_mass)
         settings = Settings(self._warmup(hoped), affine, data)
-        return Programs(adaptation, spec, self._group_size(method), settings).compile()
+        return Programs(adaptation, spec, self._grouping(problem)[0], settings).compile()
+
+    def _grouping(self, problem: Problem) -> tuple[int, int]:
+        return problem.grouping or next(self.groupings(problem.device, problem.mesh))
 
     def _warmup(self, adapted: bool) -> Warmup:
         usual = _SHORT_WARMUP if adapted else _LONG_WARMUP
         num_draws = usual if self.num_warmup is None else self.num_warmup
         return Warmup(num_draws, not adapted, self.target_accept_prob)
 
-    def _chain_method(self, device: jax.Device) -> str:
+    def size(self, n_obs: int, space: Space) -> ProblemSize:
+        """What the memory of a run depends on."""
+        shape = (n_obs, space.n_features, space.n_components, space.dimension)
+        return ProblemSize(
+            *shape, self.num_chains, self.num_samples, self.max_tree_depth, self.dense_mass
+        )
+
+    def check_mesh(self, mesh: Mesh | None) -> None:
+        """Raise ValueError unless the chains can run on a mesh."""
+        if mesh is None:
+            return
+        groups = mesh.shape[CHAINS_AXIS]
+        if self.chain_method == "parallel":
+            raise ValueError(
+                "chain_method must be 'vectorized', 'sequential' or 'auto' on a mesh, got "
+                "'parallel': chains in threads would wait for each other's devices"
+            )
+        if self.num_chains % groups or (self.chain_method == "sequential" and groups > 1):
+            raise ValueError(
+                f"num_chains must be a multiple of the {groups} groups of devices that chains are "
+                f"dealt to, and not run one by one, got num_chains={self.num_chains}, "
+                f"chain_method={self.chain_method!r}"
+            )
+
+    def groupings(self, device: jax.Device, mesh: Mesh | None) -> Iterator[tuple[int, int]]:
+        """Chains in one program, and programs at once: the fastest first, the smallest last."""
+        method, size = self._chain_method(device, mesh), 0
+        largest, workers = self._group_size(method), cpu_cores() if method == "parallel" else 1
+        multiple = 1 if mesh is None else mesh.shape[CHAINS_AXIS]
+        for size in range(largest, 0, -1):
+            if self.num_chains % size == 0 and size % multiple == 0:
+                yield size, min(workers, self.num_chains // size)
+        yield from ((multiple, at_once) for at_once in range(workers - 1, 0, -1))
+
+    def _chain_method(self, device: jax.Device, mesh: Mesh | None = None) -> str:
         if self.chain_method != "auto":
             return self.chain_method
         if self.num_chains == 1:
             return "sequential"
-        return "parallel" if device.platform == "cpu" else "vectorized"
+        return "parallel" if device.platform == "cpu" and mesh is None else "vectorized"
 
     def _group_size(self, method: str) -> int:
         """Chains in one program: all groups are equal, so that one program serves them all."""
@@ -223,6 +268,18 @@ class Laplace:
     num_samples: int = 1000
 
     num_chains = 1
+
+    def size(self, n_obs: int, space: Space) -> ProblemSize:
+        """What the memory of a run depends on."""
+        shape = (n_obs, space.n_features, space.n_components, space.dimension)
+        return ProblemSize(*shape, 1, _PROPOSALS * self.num_samples)
+
+    def check_mesh(self, mesh: Mesh | None) -> None:
+        """Any mesh will do."""
+
+    def groupings(self, device: jax.Device, mesh: Mesh | None) -> Iterator[tuple[int, int]]:
+        """There are no chains: one point at a time."""
+        yield 1, 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_samples", check_integer(self.num_samples, "num_samples", 1))

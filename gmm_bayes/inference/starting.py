@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import InferenceError
@@ -15,6 +16,7 @@ from gmm_bayes.inference.laplace import (
     normal_approximation,
     value_and_gradient,
 )
+from gmm_bayes.inference.placement import agree
 
 __all__ = ["Plan", "adapted_plan", "departure_from_normal", "plain_plan"]
 
@@ -43,6 +45,12 @@ class Plan(NamedTuple):
     starts: np.ndarray
     adapted: bool
     facts: dict[str, Any]
+
+    def agreed(self, mesh: Mesh | None) -> "Plan":
+        """The plan of the first process."""
+        numbers = agree((self.affine, self.starts, np.asarray(self.adapted)), mesh)
+        affine, starts, adapted = numbers
+        return self._replace(affine=affine, starts=starts, adapted=bool(adapted))
 
 
 def adapted_plan(problem: Problem, mixture: MixtureParameters, *, forced: bool) -> Plan:

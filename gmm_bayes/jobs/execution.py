@@ -10,6 +10,7 @@ import numpy as np
 
 from gmm_bayes.errors import LabelSwitchingError
 from gmm_bayes.inference.storage import replace_file
+from gmm_bayes.jobs import processes
 from gmm_bayes.jobs.output import (
     CONFIG_FILE,
     PICTURES,
@@ -58,8 +59,8 @@ class Outcome:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def execute(job: Job) -> Outcome:
-    """Sample and write the results.
+def execute(job: Job) -> Outcome | None:
+    """Sample and write the results; of several processes, only the first writes.
 
     Parameters
     ----------
@@ -67,7 +68,8 @@ def execute(job: Job) -> Outcome:
 
     Returns
     -------
-    Outcome
+    Outcome or None
+        None in a process that does not write.
 
     Raises
     ------
@@ -79,8 +81,13 @@ def execute(job: Job) -> Outcome:
     from gmm_bayes.inference.diagnostics import diagnose
     from gmm_bayes.jobs import report
 
+    if not processes.first():
+        _sample(job)
+        processes.part()
+        return None
     with claim(job.directory):
         fit = _sample(job)
+        processes.part()
         begin = time.perf_counter()
         # Before anything that could fail is made of them, the draws are safe. What an earlier run
         # said of other draws must not stand beside them.
@@ -128,9 +135,19 @@ def _sample(job: Job) -> "GMMFit":
         n_init=config.init.n_init,
         seed=config.runtime.seed,
         device=config.runtime.device,
+        mesh=_mesh(job),
         precision=config.runtime.precision,
         progress=config.runtime.progress,
     )
+
+
+def _mesh(job: Job) -> Any:
+    """The devices over which the job is spread; of several processes, all if nothing is said."""
+    from gmm_bayes.inference.devices import make_mesh
+
+    runtime = job.config.runtime
+    alone = 1 if processes.count() == 1 else None
+    return make_mesh(runtime.data_parallel or alone, runtime.chain_parallel, runtime.device)
 
 
 def _write_text(job: Job, outcome: Outcome, name: str, content: str) -> None:
