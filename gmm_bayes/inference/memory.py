@@ -21,7 +21,7 @@ _FEWEST_ROWS = 2**11
 # Share of the free memory that a choice may fill; what does not fit into all of it is refused.
 _COMFORTABLE = 0.8
 _LARGEST_LIMIT = 2**60
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class ProblemSize(NamedTuple):
@@ -260,7 +260,7 @@ def _left_of_groups() -> Iterator[int]:
         ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     )
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = _MEMBERSHIP.read_text().splitlines()
     except OSError:
         return
     for line in lines:
