@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gmm_bayes._tables import Table, check_data, read_array
+from gmm_bayes._vocabulary import DEVICES
 from gmm_bayes.errors import DataWarning
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "check_choice",
     "check_columns",
     "check_data",
+    "check_device",
     "check_finite",
     "check_fit_size",
     "check_integer",
@@ -68,6 +70,17 @@ def check_choice(value: Any, name: str, known: Sequence[str]) -> str:
             f"{name} must be one of {', '.join(known)}, got {reprlib.repr(value)}{hint}"
         )
     return value
+
+
+def check_device(value: Any) -> tuple[str, int | None]:
+    """Return the kind of a device and its index, None where that is left open."""
+    kind, colon, index = value.partition(":") if isinstance(value, str) else (value, "", "")
+    if colon and not (kind in ("cpu", "gpu") and index.isdecimal() and index.isascii()):
+        raise ValueError(
+            f"device must be one of {', '.join(DEVICES)}, or a kind with an index such as 'gpu:1', "
+            f"got {reprlib.repr(value)}"
+        )
+    return check_choice(kind, "device", DEVICES), int(index) if colon else None
 
 
 def check_integer(value: Any, name: str, minimum: int) -> int:

@@ -50,6 +50,9 @@ INIT_METHODS: Final = ("kmeans", "k-means++", "random", "random_from_data")
 ChainMethod = Literal["auto", "parallel", "sequential", "vectorized"]
 CHAIN_METHODS: Final = ("auto", "parallel", "sequential", "vectorized")
 DEVICES: Final = ("auto", "cpu", "gpu")
+# Axes of a mesh of devices.
+CHAINS_AXIS: Final = "chains"
+ROWS_AXIS: Final = "rows"
 
 # In which coordinates chains run.
 Preconditioning = Literal["auto", "laplace", "none"]

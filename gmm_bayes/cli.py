@@ -26,6 +26,7 @@ from gmm_bayes.errors import (
     MissingDependencyError,
     OutputError,
 )
+from gmm_bayes.jobs import processes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +57,13 @@ def main() -> None:
         # A column's name must not end a run on a terminal that cannot show it.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code:
+            # Of several processes, one that fails must not wait for the others.
+            processes.leave_at_once(int(end.code))
+        raise
 
 
 @app.callback(invoke_without_command=True)
@@ -71,6 +78,24 @@ def gmm_bayes(
     if version:
         _say(f"gmm-bayes {__version__}")
         raise typer.Exit
+
+
+_Distributed = Annotated[
+    bool,
+    typer.Option(
+        "--distributed", help="One of several processes of a SLURM or Open MPI job, or as below."
+    ),
+]
+_Coordinator = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Address of process 0.")
+]
+_NumProcesses = Annotated[int | None, typer.Option(help="How many processes run.")]
+_ProcessId = Annotated[int | None, typer.Option(help="Which of them this is, from 0.")]
+
+
+def _join(distributed: bool, *which: Any) -> None:
+    if distributed or which != (None, None, None):
+        processes.join(*which)
 
 
 @app.command()
@@ -93,9 +118,14 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Replace results in the directory.")
     ] = False,
+    distributed: _Distributed = False,
+    coordinator: _Coordinator = None,
+    num_processes: _NumProcesses = None,
+    process_id: _ProcessId = None,
 ) -> None:
     """Fit the mixture that a job file describes and write the results."""
     with _plain_errors():
+        _join(distributed, coordinator, num_processes, process_id)
         from gmm_bayes.jobs import report
         from gmm_bayes.jobs.config import load_config
         from gmm_bayes.jobs.preparation import prepare
@@ -118,9 +148,14 @@ def resume(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if the chains are not to be believed.")
     ] = False,
+    distributed: _Distributed = False,
+    coordinator: _Coordinator = None,
+    num_processes: _NumProcesses = None,
+    process_id: _ProcessId = None,
 ) -> None:
     """Go on with a run that was killed or interrupted, to the results it would have had."""
     with _plain_errors():
+        _join(distributed, coordinator, num_processes, process_id)
         from gmm_bayes.jobs import report
         from gmm_bayes.jobs.resumption import can_resume, is_complete, prepare_again
 
@@ -144,6 +179,9 @@ def _execute(job: "Job", strict: bool) -> None:
         if can_resume(job.directory):
             error.add_note(f"go on with: gmm-bayes resume {job.directory}")
         raise
+    if outcome is None:
+        # Of several processes this is not the one that writes.
+        return
     _say("\n" + report.describe_outcome(job, outcome))
     if strict and not outcome.diagnosis.ok:
         _complain("error: the chains are not to be believed (--strict)")
@@ -295,10 +333,11 @@ def _plain_errors() -> Iterator[None]:
             code = _TERMINATED if isinstance(error, _Terminated) else _INTERRUPTED
             raise typer.Exit(code) from None
         except Exception as error:
-            known = _exit_code(error)
+            lost = processes.why_lost(error)
+            known = _exit_code(error) if lost is None else NOT_BELIEVED
             if known is None:
                 raise
-            for line in str(error).splitlines() or [type(error).__name__]:
+            for line in (lost or str(error)).splitlines() or [type(error).__name__]:
                 _complain(f"error: {line}")
             _complain_notes(error)
             raise typer.Exit(known) from None
@@ -362,6 +401,8 @@ def _save_soon(*_: Any) -> None:
 
 
 def _show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+    if not processes.first():
+        return
     if issubclass(category, GMMBayesWarning):
         _complain(f"warning: {message}")
         logger.info("warning: %s", message)
@@ -370,7 +411,8 @@ def _show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> 
 
 
 def _say(text: str) -> None:
-    typer.echo(_visible(text))
+    if processes.first():
+        typer.echo(_visible(text))
 
 
 def _complain(line: str) -> None:

@@ -12,6 +12,7 @@ __all__ = [
     "GMMBayesError",
     "GMMBayesWarning",
     "InferenceError",
+    "InsufficientMemoryError",
     "LabelSwitchingError",
     "LabelSwitchingWarning",
     "LargeArrayWarning",
@@ -35,6 +36,10 @@ class FileFormatError(GMMBayesError, ValueError):
 
 class CheckpointError(GMMBayesError, ValueError):
     """A run cannot be kept in a directory, or not go on from what is kept there."""
+
+
+class InsufficientMemoryError(GMMBayesError, MemoryError):
+    """The memory is too small for what was asked, by its count before the run."""
 
 
 class InferenceError(GMMBayesError, RuntimeError):

@@ -16,7 +16,6 @@ from gmm_bayes.jobs.sections import (
     ModelSection,
     OutputSection,
     PriorsSection,
-    RuntimeSection,
     SamplerSection,
 )
 from gmm_bayes.posterior.groups import _MAKERS
@@ -87,7 +86,6 @@ def test_each_kind_of_sampler_has_its_own_keys(write, tmp_path):
 def test_names_are_those_of_the_package():
     assert choices(ModelSection, "covariance_type") == tuple(COVARIANCE_STRUCTURES)
     assert choices(InitSection, "method") == _vocabulary.INIT_METHODS
-    assert choices(RuntimeSection, "device") == _vocabulary.DEVICES
     assert choices(SamplerSection, "chain_method") == _vocabulary.CHAIN_METHODS
     assert choices(DataSection, "dataset") == tuple(gb.datasets.LOADERS)
     assert set(choices(OutputSection, "groups")) == set(_MAKERS)

@@ -13,6 +13,7 @@ block of rows at a time.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,8 +22,10 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from gmm_bayes._vocabulary import Precision
+from gmm_bayes.core.sharding import Split, over_devices, sum_over_devices
 
 __all__ = [
+    "ROWS_PER_BLOCK",
     "ComponentScores",
     "RowBlocks",
     "block_rows",
@@ -32,6 +35,7 @@ __all__ = [
     "inverse_tril",
     "log_sum_exp",
     "pack_scores",
+    "rows_in_blocks",
     "sum_log_density",
     "weighted_log_density",
 ]
@@ -39,7 +43,7 @@ __all__ = [
 # Rows in a block, on a CPU: its features and scores stay in cache, and no product is so large that
 # the library spreads it over threads, of which every chain has one already. Measured on 2 cores; in
 # single precision a block costs two small products more.
-_ROWS_PER_BLOCK = {"float64": 500, "float32": 2000}
+ROWS_PER_BLOCK = {"float64": 500, "float32": 2000}
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -54,11 +58,14 @@ class RowBlocks(NamedTuple):
         How often a row counts: 1, and 0 for what fills a block.
     shift : array, shape (n_blocks, D + 1, D + 1), or None
         In single precision, the matrix that adds a block's centre to [1, x - centre].
+    split : Split, optional
+        How the blocks are spread over devices.
     """
 
     values: Any
     weights: Any
     shift: Any = None
+    split: Split | None = None
 
 
 class ComponentScores(NamedTuple):
@@ -84,6 +91,7 @@ def block_rows(
     row_weights: np.ndarray | None = None,
     room: int = 0,
     transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    multiple: int = 1,
 ) -> RowBlocks:
     """Cut rows (N, D) into blocks.
 
@@ -105,14 +113,16 @@ def block_rows(
         tables without groups.
     transform : callable, optional
         What is done to the rows of each block first, so that no second table is held.
+    multiple : int
+        The number of blocks is a multiple of it; blocks are added that weigh nothing.
     """
     n_obs, n_features = X.shape
     order = np.arange(n_obs) if groups is None else np.argsort(groups, kind="stable")
     sizes = [n_obs] if groups is None else np.unique(groups, return_counts=True)[1]
-    largest, wanted = max(room, *sizes), rows_per_block or _ROWS_PER_BLOCK[precision]
-    length = math.ceil(largest / math.ceil(largest / wanted))
+    largest, wanted = max(room, *sizes), rows_per_block or ROWS_PER_BLOCK[precision]
+    length = rows_in_blocks(largest, wanted, multiple if groups is None else 1)[1]
     n_blocks = [math.ceil(max(size, room) / length) for size in sizes]
-    shape = (sum(n_blocks), n_features + 1, length)
+    shape = (_round_up(sum(n_blocks), multiple), n_features + 1, length)
     values, weights = np.zeros(shape, precision), np.zeros((shape[0], length))
     shift = None
     if precision == "float32":
@@ -134,6 +144,16 @@ def block_rows(
         weights[block, : len(picked)] = 1 if row_weights is None else row_weights[picked]
         begin += len(picked)
     return RowBlocks(values, weights, shift)
+
+
+def rows_in_blocks(n_obs: int, wanted: int, multiple: int = 1) -> tuple[int, int]:
+    """Number of blocks, a multiple, and the rows in each, about as many as wanted."""
+    n_blocks = _round_up(math.ceil(n_obs / wanted), multiple)
+    return n_blocks, math.ceil(n_obs / n_blocks)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return math.ceil(number / multiple) * multiple
 
 
 def component_scores(
@@ -191,9 +211,12 @@ def expected_moments(
     moments : array, shape (K, D + 1, D + 1)
         sum_n r_nk t_n t_n' of t = [1, x]: each component's count, sum and sum of products.
     """
+    if rows.split is not None and not rows.split.inside:
+        return over_devices(partial(expected_moments, hard=hard), scores, rows)
     if rows.shift is None:
         theta = pack_scores(scores)
-        total, statistics = _sum_blocks(lambda block: _block_statistics(theta, block, hard), rows)
+        sums = _sum_blocks(lambda block: _block_statistics(theta, block, hard), rows)
+        total, statistics = sum_over_devices(sums, rows.split)
         return total, _unpack(statistics)
 
     def about_its_centre(block: RowBlocks) -> tuple[jax.Array, jax.Array]:
@@ -204,7 +227,12 @@ def expected_moments(
         back = jnp.matmul(block.shift, moments, precision=_HIGHEST)
         return total, jnp.matmul(back, block.shift.T, precision=_HIGHEST)
 
-    return _sum_blocks(about_its_centre, rows)
+    total, moments = _sum_blocks(about_its_centre, rows)
+    if rows.split is None:
+        return total, moments
+    lower = np.tril_indices(moments.shape[-1])
+    total, statistics = sum_over_devices((total, moments[:, *lower]), rows.split)
+    return total, _unpack(statistics)
 
 
 def _sum_blocks(of_block: Callable[[RowBlocks], Any], rows: RowBlocks) -> Any:

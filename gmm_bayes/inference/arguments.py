@@ -34,7 +34,10 @@ class Arguments:
     n_init : int
     words : ndarray of uint32
         Of the seed.
-    device, precision : str
+    device : str
+    mesh : dict of int, optional
+        Sizes of the axes of the mesh of devices.
+    precision : str
     priors : Priors, optional
         As given.
     """
@@ -46,6 +49,7 @@ class Arguments:
     n_init: int
     words: np.ndarray
     device: str
+    mesh: dict[str, int] | None
     precision: Precision
     priors: Priors | None
 
@@ -59,6 +63,7 @@ class Arguments:
             "init": self.init,
             "n_init": self.n_init,
             "device": self.device,
+            "mesh": self.mesh,
             "precision": self.precision,
         }
         config = {name: plain(name, value) for name, value in given.items()}
@@ -114,6 +119,7 @@ def from_stored(config: Mapping[str, Any], arrays: Arrays) -> tuple[Arguments, P
         config["n_init"],
         np.array(config["seed"], np.uint32),
         config["device"],
+        config["mesh"],
         config["precision"],
         None if priors is None else Priors(**priors),
     )

@@ -13,10 +13,14 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from numpyro import infer
 from numpyro.infer.hmc_util import build_adaptation_schedule
 
+from gmm_bayes.core.sharding import by_chain
 from gmm_bayes.inference.affine import AffineMap, BlockMap
+from gmm_bayes.inference.placement import agree, on_host, spread_chains
 from gmm_bayes.inference.potential import Data, ModelSpec, potential
 from gmm_bayes.inference.progress import Progress
 from gmm_bayes.inference.recording import GroupRecord
@@ -148,7 +152,17 @@ def _advance_group(
 ) -> Any:
     one: Callable[..., Any] = partial(advance, **fixed)
     axes = (0, None, 0, 0, None, None)
-    return jax.vmap(one, in_axes=axes)(state, fresh, start, key, n_draws, settings)
+    split = settings.data.rows.split
+    if split is None:
+        return jax.vmap(one, in_axes=axes)(state, fresh, start, key, n_draws, settings)
+
+    def on_device(chained: Any, shared: Any) -> Any:
+        (state, start, key), (fresh, n_draws, settings) = chained, shared
+        return jax.vmap(one, in_axes=axes)(state, fresh, start, key, n_draws, settings)
+
+    state, out = by_chain(on_device, split, (state, start, key), (fresh, n_draws, settings))
+    # Every process reads all draws.
+    return state, jax.lax.with_sharding_constraint(out, NamedSharding(split.mesh, P()))
 
 
 _advance_compiled = jax.jit(_advance_group, static_argnames=("adaptation", "spec", "block"))
@@ -166,11 +180,13 @@ class Programs:
 
     def compile(self) -> "Programs":
         """Run the program for no draws at all, which compiles it; settings may change later."""
-        start = np.zeros((self._size, len(self.settings.affine.loc)))
-        key = np.zeros((self._size, 2), np.uint32)
+        split = self.settings.data.rows.split
+        start = spread_chains(np.zeros((self._size, len(self.settings.affine.loc))), split)
+        key = spread_chains(np.zeros((self._size, 2), np.uint32), split)
         shapes = jax.eval_shape(jax.vmap(self._initial), start, key)
         # A state of the right shape, which the fresh start overwrites.
-        self.blank = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
+        blank = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
+        self.blank = spread_chains(blank, split)
         jax.block_until_ready(self.advance(self.blank, True, start, key, 0))
         return self
 
@@ -235,35 +251,42 @@ def run_group(
     KeyboardInterrupt
         If told to stop, after saving.
     """
-    warmup = programs.settings.warmup
+    warmup, split = programs.settings.warmup, programs.settings.data.rows.split
+    mesh = None if split is None else split.mesh
     total = warmup.num_draws + num_samples
     state, done = record.begin(programs.blank)
+    state, starts, keys = (spread_chains(tree, split) for tree in (state, starts, keys))
     size, n_divergences = min(_FIRST_BLOCK, programs.block), 0
-    while done < total:
-        if stop.is_set():
-            record.save(state, done, due=True, n_divergences=n_divergences)
-            raise KeyboardInterrupt
+    halt = mesh is None and stop.is_set()
+    while done < total and not halt:
         sampling = done >= warmup.num_draws
         n_draws = min(size, (total if sampling else warmup.num_draws) - done)
         begin = time.perf_counter()
         state, out = programs.advance(state, done == 0, starts, keys, n_draws)
         made = {name: np.asarray(values)[:, :n_draws] for name, values in out.items()}
-        size = _next_size(n_draws, time.perf_counter() - begin, programs.block)
+        seconds = time.perf_counter() - begin
         record.add(made if sampling else {"warmup_steps": made["n_steps"]})
         done += n_draws
         if done == warmup.num_draws and not warmup.adapt_metric:
             adapted = state.adapt_state
-            step_size = away_from_resonance(np.asarray(adapted.step_size))
+            step_size = spread_chains(away_from_resonance(made["step_size"][:, -1]), split)
             state = state._replace(adapt_state=adapted._replace(step_size=step_size))
         n_new = int(made["diverging"].sum()) if sampling else 0
         n_divergences += n_new
-        record.save(state, done, due=done in (warmup.num_draws, total), n_divergences=n_divergences)
+        due = done in (warmup.num_draws, total) or record.is_due()
+        # What the clock and signals decide, the first process decides for all.
+        decided = (_next_size(n_draws, seconds, programs.block), due, stop.is_set())
+        size, due, halt = (n.item() for n in map(np.asarray, agree(decided, mesh)))
+        if due or halt:
+            record.save(jax.tree.map(on_host, state), done, n_divergences)
         bar.update(
             n_draws * len(starts),
             sampling=sampling,
             n_divergences=n_new,
             step_size=float(np.mean(made["step_size"][:, -1])),
         )
+    if done < total:
+        raise KeyboardInterrupt
     return {"warmup_steps": np.zeros((len(starts), 0), int), **record.draws()}
 
 

@@ -61,12 +61,17 @@ class DiskRecorder:
         Empty for a new run.
     seconds : float
         Between two saves of a group of chains.
+    writes : bool
+        Of several processes that run together, only the first does.
     """
 
     n_draws_before = 0
 
-    def __init__(self, directory: Path, manifest: dict[str, Any], seconds: float) -> None:
+    def __init__(
+        self, directory: Path, manifest: dict[str, Any], seconds: float, *, writes: bool = True
+    ) -> None:
         self.directory, self.manifest, self.seconds = directory, manifest, seconds
+        self.writes = writes
         self.lock = threading.Lock()
         self.opened = time.monotonic()
         self.earlier_seconds = float(manifest.get("seconds", 0.0))
@@ -89,7 +94,7 @@ class DiskRecorder:
             "device": device,
             "data": data,
             "config": dict(config),
-            "group_size": 0,
+            "fixed": {},
             "groups": {},
             "files": {},
         }
@@ -112,7 +117,8 @@ class DiskRecorder:
         refuse_differences(self.directory, then, here)
         for name, expected in self.manifest["files"].items():
             files.check_file(self.directory / name, expected)
-        remove_strays(self.directory, self.manifest["files"])
+        if self.writes:
+            remove_strays(self.directory, self.manifest["files"])
         self.manifest["resumed"] = self.n_resumed = self.n_resumed + 1
 
     def start(self, find: Callable[[], MixtureParameters]) -> MixtureParameters:
@@ -135,10 +141,9 @@ class DiskRecorder:
             self.commit()
         return plan
 
-    def group_size(self, usual: int) -> int:
+    def fixed(self, name: str, usual: int) -> int:
         """As `Recorder` says."""
-        self.manifest["group_size"] = self.manifest["group_size"] or usual
-        return int(self.manifest["group_size"])
+        return int(self.manifest["fixed"].setdefault(name, usual))
 
     def group(self, first: int) -> "DiskGroup":
         """As `Recorder` says."""
@@ -146,10 +151,14 @@ class DiskRecorder:
 
     def write(self, name: str, content: bytes) -> None:
         """Write one file; the manifest, which is not written yet, names it from now on."""
+        if not self.writes:
+            return
         self.manifest["files"][name] = files.write_file(self.directory / name, content)
 
     def commit(self) -> None:
         """Write the manifest: from now on the run is as it says."""
+        if not self.writes:
+            return
         self.manifest["seconds"] = self.earlier_seconds + time.monotonic() - self.opened
         content = json.dumps(self.manifest, indent=1, allow_nan=False).encode()
         files.write_file(self.directory / files.MANIFEST, content)
@@ -214,11 +223,15 @@ class DiskGroup:
             # A copy, because the values are a view of a whole output buffer.
             self._pending.setdefault(name, []).append(np.array(values))
 
-    def save(self, state: Any, done: int, *, due: bool, n_divergences: int = 0) -> None:
+    def is_due(self) -> bool:
+        """As `GroupRecord` says."""
+        late = time.monotonic() - self._last_save >= self._recorder.seconds
+        return late or self._request != _last_request
+
+    def save(self, state: Any, done: int, n_divergences: int) -> None:
         """As `GroupRecord` says."""
         self._state = state
-        due = due or time.monotonic() - self._last_save >= self._recorder.seconds
-        if not (due or self._request != _last_request) or done == self._entry["done"]:
+        if done == self._entry["done"] or not self._recorder.writes:
             return
         self._request = _last_request
         recorder, old = self._recorder, self._entry

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,8 @@ def claim_empty(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def reopen(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield the manifest of the run in a directory, and keep other runs out of it.
+def reopen(directory: Path, *, keeps_others_out: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield the manifest of the run in a directory, and keep other runs out of it if told to.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def reopen(directory: Path) -> Iterator[dict[str, Any]]:
         raise FileNotFoundError(f"{directory} {what}; name the checkpoint of a run")
     # Before the lock's file is made in it.
     files.read_manifest(directory)
-    with _locked(directory):
+    with _locked(directory) if keeps_others_out else nullcontext():
         manifest = files.read_manifest(directory)
         _check_manifest(manifest, directory)
         yield manifest
@@ -141,7 +141,7 @@ def _check_manifest(manifest: Mapping[str, Any], directory: Path) -> None:
             all(files.is_ours(name) and not name.startswith(".") for name in named)
             and all(name in named for name in (INPUTS, *used))
             and all(isinstance(value, str) for value in named.values())
-            and {"config", "data", "versions", "device", "group_size"} <= manifest.keys()
+            and {"config", "data", "versions", "device", "fixed"} <= manifest.keys()
         )
     except (KeyError, TypeError, AttributeError):
         sound = False

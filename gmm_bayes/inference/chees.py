@@ -1,17 +1,23 @@
 """ChEES-HMC: settings of many short chains that share their step size and trajectory length."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from gmm_bayes._validation import check_integer, check_probability
+from gmm_bayes.core.unconstrained import Space
 from gmm_bayes.errors import MissingDependencyError
 from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.inference.chains import draws_per_call
 from gmm_bayes.inference.draws import Draws, Problem, describe
 from gmm_bayes.inference.laplace import blank_map
 from gmm_bayes.inference.many_chains import Program, Settings
+from gmm_bayes.inference.memory import ProblemSize
 from gmm_bayes.inference.progress import Progress
 from gmm_bayes.inference.starting import Plan, adapted_plan, is_near_normal
 from gmm_bayes.inference.threads import in_background
@@ -119,6 +125,21 @@ class ChEES:
                 "the sampler ChEES needs blackjax; install it with pip install "
                 "'gmm-bayes[engines]', or take sampler=NUTS()"
             )
+
+    def size(self, n_obs: int, space: Space) -> ProblemSize:
+        """What the memory of a run depends on."""
+        shape = (n_obs, space.n_features, space.n_components, space.dimension)
+        block = draws_per_call(self.num_chains, space.dimension)
+        return ProblemSize(*shape, self.num_chains, self.num_samples, block_draws=block)
+
+    def check_mesh(self, mesh: Mesh | None) -> None:
+        """Raise ValueError if there is a mesh."""
+        if mesh is not None:
+            raise ValueError("ChEES runs on one device, got a mesh; take sampler=NUTS()")
+
+    def groupings(self, device: jax.Device, mesh: Mesh | None) -> Iterator[tuple[int, int]]:
+        """All chains run in one program."""
+        yield self.num_chains, 1
 
     def run(self, problem: Problem, *, progress: bool = False) -> Draws:
         """Sample the posterior of a problem, with a bar if `progress`."""

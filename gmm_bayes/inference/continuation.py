@@ -7,6 +7,7 @@ import os
 import time
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 
@@ -25,11 +26,12 @@ from gmm_bayes.inference import storage
 from gmm_bayes.inference.arguments import Arguments, data_hash, from_stored, plain
 from gmm_bayes.inference.checkpoint import DiskRecorder
 from gmm_bayes.inference.checkpoint_directory import check_options, refuse_differences, reopen
-from gmm_bayes.inference.devices import find_device
+from gmm_bayes.inference.placement import Placement
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.recording import MemoryRecorder
 from gmm_bayes.inference.result import GMMFit, check_fit
-from gmm_bayes.inference.runner import device_name, fit, judge, run_arguments
+from gmm_bayes.inference.run import device_name, plan_memory_of, run
+from gmm_bayes.inference.runner import fit, judge
 from gmm_bayes.inference.sampler_state import STATE_PREFIX, state_arrays
 from gmm_bayes.inference.starting import Plan
 
@@ -83,8 +85,10 @@ def resume(
     folder = check_options(checkpoint, checkpoint_seconds)
     given = _as_config(arguments)
     data = None if X is None else data_hash(check_data(X, min_rows=2))
-    with reopen(folder) as manifest:
-        recorder = DiskRecorder(folder, manifest, checkpoint_seconds)
+    # Of several processes the first keeps the run; the others read what it was.
+    writes = jax.process_index() == 0
+    with reopen(folder, keeps_others_out=writes) as manifest:
+        recorder = DiskRecorder(folder, manifest, checkpoint_seconds, writes=writes)
         refuse_differences(folder, manifest["config"], given)
         if data is not None and data != manifest["data"]:
             raise CheckpointError(
@@ -92,10 +96,11 @@ def resume(
                 "or labels of rows differ"
             )
         stored, priors = _stored(recorder)
-        device = find_device(stored.device)
-        recorder.check(device_name(device))
+        where = Placement.of_shape(stored.device, stored.mesh)
+        recorder.check(device_name(where.device))
         prior = priors.arrays(stored.spec.n_components, stored.table.values.shape[1])
-        fitted = run_arguments(stored, prior, recorder, device, progress, begin)
+        plan = plan_memory_of(stored, where)
+        fitted = run(stored, prior, recorder, where, plan, progress, begin)
     return judge(fitted)
 
 
@@ -104,7 +109,11 @@ def _as_config(arguments: dict[str, Any]) -> dict[str, Any]:
     for name in arguments:
         if name not in known:
             raise TypeError(f"fit has no argument {name!r}; {nearest(name, known)}")
-    return {name: plain(name, value) for name, value in arguments.items()}
+    config = {name: plain(name, value) for name, value in arguments.items() if name != "mesh"}
+    if "mesh" in arguments:
+        where = Placement.of(arguments.get("device", "auto"), arguments["mesh"])
+        config["mesh"] = where.shape
+    return config
 
 
 def _stored(recorder: DiskRecorder) -> tuple[Arguments, Any]:
@@ -171,8 +180,12 @@ def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GM
     }
     start = MixtureParameters(*(arrays[f"start.{name}"] for name in MixtureParameters._fields))
     done = int(fit.run["num_warmup"]) + before
-    recorder = MemoryRecorder(plan, int(arrays["group_size"]), state, done, before, start)
-    device = find_device(fit.device.partition(" ")[0])
+    fixed = {
+        "group_size": int(arrays["group_size"]),
+        "rows_per_block": int(fit.run["rows_per_block"]),
+    }
+    recorder = MemoryRecorder(plan, fixed, state, done, before, start)
+    where = Placement.of_shape(fit.device.partition(" ")[0], fit.run.get("mesh"))
     arguments = Arguments(
         Table(fit.X.values, fit.feature_names, fit.X[OBS].values, True),
         ModelSpec(fit.n_components, fit.covariance_type),
@@ -180,13 +193,15 @@ def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GM
         start,
         1,
         np.array(fit.seed, np.uint32),
-        device.platform,
+        where.device.platform,
+        where.shape,
         fit.datatree[SAMPLER_STATE].attrs["precision"],
         fit.priors,
     )
     prior = fit.priors.arrays(fit.n_components, fit.n_features)
     prior = prior._replace(mean_scale_tril=arrays["mean_scale_tril"])
-    new = run_arguments(arguments, prior, recorder, device, progress, begin)
+    memory = plan_memory_of(arguments, where)
+    new = run(arguments, prior, recorder, where, memory, progress, begin)
     return judge(_joined(fit, new))
 
 

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.core.unconstrained import Space
+from gmm_bayes.inference.devices import first_device
 from gmm_bayes.inference.potential import Data, ModelSpec, site_values, space
 from gmm_bayes.inference.recording import Recorder
 
@@ -22,7 +24,7 @@ class Problem(NamedTuple):
     Attributes
     ----------
     data : Data
-        Rows and priors in standard units, on the device.
+        Rows and priors in standard units, on the device or devices.
     spec : ModelSpec
     n_obs : int
     find_start : callable
@@ -31,6 +33,8 @@ class Problem(NamedTuple):
         One for each chain.
     recorder : Recorder
         What is kept of the run, and what it goes on from.
+    grouping : tuple of int, optional
+        Chains in one program and programs at once, as the memory allows; None takes the fastest.
     """
 
     data: Data
@@ -39,6 +43,7 @@ class Problem(NamedTuple):
     find_start: Callable[[], MixtureParameters]
     rngs: list[np.random.Generator]
     recorder: Recorder
+    grouping: tuple[int, int] | None = None
 
     @property
     def space(self) -> Space:
@@ -47,9 +52,14 @@ class Problem(NamedTuple):
 
     @property
     def device(self) -> jax.Device:
-        """Where the data are."""
-        (device,) = self.data.rows.values.devices()
-        return device
+        """Where the data are; of several devices, the first of this process."""
+        return first_device(self.data.rows.values)
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The devices over which data and chains are spread."""
+        split = self.data.rows.split
+        return None if split is None else split.mesh
 
     def vector(self, mixture: MixtureParameters) -> np.ndarray:
         """Return the unconstrained vector of a mixture."""

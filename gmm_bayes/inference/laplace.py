@@ -12,7 +12,8 @@ from scipy.optimize import minimize
 
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.inference.affine import AffineMap, BlockMap
-from gmm_bayes.inference.devices import cpu_cores
+from gmm_bayes.inference.devices import cpu_cores, first_device
+from gmm_bayes.inference.placement import on_host
 from gmm_bayes.inference.potential import Data, ModelSpec, potential, space
 from gmm_bayes.inference.threads import run_in_threads
 
@@ -145,18 +146,20 @@ def _thinned(data: Data) -> Data:
     Of every block, because rows may be in groups: a block left out could be a component left out.
     """
     rows = data.rows
-    weights = np.asarray(rows.weights)
+    weights = on_host(rows.weights)
     m = int(weights.sum()) // _MANY_ROWS
     if m < 2:
         return data
-    values = np.asarray(rows.values)[:, :, ::m]
+    # Of rows on several devices, only those that are taken come to the host.
+    values = np.asarray(rows.values) if rows.split is None else rows.values
+    values = on_host(values[:, :, ::m])
     if rows.shift is not None:
-        values = np.asarray(rows.shift) @ values
+        values = on_host(rows.shift) @ values
     X = values.swapaxes(1, 2)[weights[:, ::m] > 0, 1:]
     fewer = block_rows(X)
     fewer = fewer._replace(weights=fewer.weights * (weights.sum() / len(X)))
-    (device,) = rows.values.devices()
-    return data._replace(rows=jax.device_put(fewer, device))
+    prior = jax.tree.map(np.asarray, data.prior)
+    return jax.device_put(Data(fewer, prior), first_device(rows.values))
 
 
 def blank_map(data: Data, spec: ModelSpec) -> AffineMap | BlockMap:
@@ -218,8 +221,10 @@ def _differences(z: np.ndarray, directions: np.ndarray, data: Data, spec: ModelS
             row[:] = (ahead - behind) / (2 * DIFFERENCE_STEP)
         return out
 
-    (device,) = data.rows.values.devices()
-    workers = min(cpu_cores(), len(directions)) if device.platform == "cpu" else 1
+    device = first_device(data.rows.values)
+    # Of two programs at once, each would wait on some devices for what the other holds on others.
+    alone = device.platform != "cpu" or data.rows.split is not None
+    workers = 1 if alone else min(cpu_cores(), len(directions))
     jobs: list[Callable[..., np.ndarray]] = [
         partial(along, places) for places in np.array_split(directions, workers)
     ]

@@ -32,7 +32,7 @@ from gmm_bayes.inference.many import sample_many, stack
 from gmm_bayes.inference.many_result import DataSet, ManyFits
 from gmm_bayes.inference.potential import ModelSpec, log_prior, site_values, space
 from gmm_bayes.inference.progress import wanted
-from gmm_bayes.inference.runner import attributes, integer_seed
+from gmm_bayes.inference.run import attributes, integer_seed
 from gmm_bayes.inference.samplers import NUTS
 from gmm_bayes.inference.standardization import Standardization
 from gmm_bayes.model.priors import PriorArrays, Priors, default_priors

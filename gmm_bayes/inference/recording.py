@@ -42,8 +42,12 @@ class GroupRecord(Protocol):
         """Keep draws, arrays (chain, draw, ...)."""
         ...
 
-    def save(self, state: Any, done: int, *, due: bool, n_divergences: int = 0) -> None:
-        """Take note of the state after `done` draws; `due` says that it must be safe now."""
+    def is_due(self) -> bool:
+        """Whether it is time to save, or somebody has asked for it."""
+        ...
+
+    def save(self, state: Any, done: int, n_divergences: int) -> None:
+        """Make safe the state, of host arrays, after `done` draws, and the draws so far."""
         ...
 
     def draws(self) -> Arrays:
@@ -70,8 +74,8 @@ class Recorder(Protocol):
         """The plan that is kept, or what `find` finds, which is kept from now on."""
         ...
 
-    def group_size(self, usual: int) -> int:
-        """Chains in a group. It changes the last digits of draws, so it must not change midway."""
+    def fixed(self, name: str, usual: int) -> int:
+        """A number on which the last digits of draws depend: the one that is kept, or `usual`."""
         ...
 
     def group(self, first: int) -> GroupRecord:
@@ -98,7 +102,11 @@ class MemoryGroup:
         for name, values in made.items():
             self._blocks.setdefault(name, []).append(values)
 
-    def save(self, state: Any, done: int, *, due: bool, n_divergences: int = 0) -> None:
+    def is_due(self) -> bool:
+        """As `GroupRecord` says."""
+        return False
+
+    def save(self, state: Any, done: int, n_divergences: int) -> None:
         """As `GroupRecord` says."""
         self._state = state
 
@@ -118,8 +126,8 @@ class MemoryRecorder:
     ----------
     plan : Plan, optional
         Of the run that goes on; None is a new run.
-    size : int, optional
-        Chains in each of its groups.
+    fixed : dict of int, optional
+        The numbers that must stay as they were: `group_size`, `rows_per_block`.
     state : dict of ndarray, shape (num_chains, ...), optional
         Where its chains ended.
     done : int
@@ -136,14 +144,14 @@ class MemoryRecorder:
     def __init__(
         self,
         plan: "Plan | None" = None,
-        size: int | None = None,
+        fixed: dict[str, int] | None = None,
         state: Arrays | None = None,
         done: int = 0,
         n_draws_before: int = 0,
         start: MixtureParameters | None = None,
     ) -> None:
         self._start = start
-        self._plan, self._size, self._state, self._done = plan, size, state, done
+        self._plan, self._fixed, self._state, self._done = plan, fixed or {}, state, done
         self.n_draws_before = n_draws_before
 
     def start(self, find: Callable[[], MixtureParameters]) -> MixtureParameters:
@@ -154,15 +162,15 @@ class MemoryRecorder:
         """As `Recorder` says."""
         return find() if self._plan is None else self._plan
 
-    def group_size(self, usual: int) -> int:
+    def fixed(self, name: str, usual: int) -> int:
         """As `Recorder` says."""
-        return self._size or usual
+        return self._fixed.setdefault(name, usual)
 
     def group(self, first: int) -> MemoryGroup:
         """As `Recorder` says."""
-        if self._state is None or self._size is None:
+        if self._state is None:
             return MemoryGroup()
-        chains = slice(first, first + self._size)
+        chains = slice(first, first + self._fixed["group_size"])
         return MemoryGroup({k: v[chains] for k, v in self._state.items()}, self._done)
 
 

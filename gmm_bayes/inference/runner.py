@@ -1,21 +1,16 @@
 """fit(): validate, initialise, sample, label, judge."""
 
-import dataclasses
-import json
 import logging
 import os
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from scipy.spatial import cKDTree
+from jax.sharding import Mesh
 
 from gmm_bayes._validation import (
     Table,
@@ -27,12 +22,10 @@ from gmm_bayes._validation import (
     check_seed,
     warn_data,
 )
-from gmm_bayes._vocabulary import PRECISIONS, SAMPLER_STATE, CovarianceType, InitMethod, Precision
+from gmm_bayes._vocabulary import PRECISIONS, CovarianceType, InitMethod, Precision
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
-from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import ConvergenceWarning, LabelSwitchingWarning
-from gmm_bayes.inference import storage
 from gmm_bayes.inference.arguments import Arguments, data_hash, to_stored
 from gmm_bayes.inference.checkpoint import DiskRecorder
 from gmm_bayes.inference.checkpoint_directory import (
@@ -41,34 +34,21 @@ from gmm_bayes.inference.checkpoint_directory import (
     refuse_lack_of_room,
 )
 from gmm_bayes.inference.chees import ChEES
-from gmm_bayes.inference.compilation import forget_programs, persistent_cache
-from gmm_bayes.inference.devices import double_precision, find_device
 from gmm_bayes.inference.diagnostics import record_verdict
-from gmm_bayes.inference.draws import Draws, Problem
-from gmm_bayes.inference.initialization import (
-    check_init,
-    check_start,
-    em_start,
-    match_to_prior,
-    some_rows,
-)
-from gmm_bayes.inference.labelling import label_draws
-from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, space
-from gmm_bayes.inference.progress import wanted
+from gmm_bayes.inference.initialization import check_init, check_start
+from gmm_bayes.inference.placement import Placement
+from gmm_bayes.inference.potential import ModelSpec, space
 from gmm_bayes.inference.recording import MemoryRecorder, Recorder
 from gmm_bayes.inference.result import GMMFit
-from gmm_bayes.inference.sampler_state import state_group
+from gmm_bayes.inference.run import device_name, integer_seed, plan_memory_of, run, seeds
 from gmm_bayes.inference.samplers import NUTS, Sampler
-from gmm_bayes.inference.standardization import Standardization
-from gmm_bayes.model.priors import PriorArrays, Priors, default_priors
+from gmm_bayes.model.priors import Priors, default_priors
 
-__all__ = ["attributes", "device_name", "fit", "integer_seed", "judge", "run_arguments"]
+__all__ = ["fit", "judge"]
 
 logger = logging.getLogger(__name__)
 
 _FEW_WARMUP = 100
-# A GPU wants large products, and has the memory for them.
-_GPU_ROWS_PER_BLOCK = 2**15
 
 
 def fit(
@@ -82,6 +62,7 @@ def fit(
     n_init: int = 10,
     seed: Any = 0,
     device: str = "auto",
+    mesh: int | Mesh | None = None,
     precision: Precision = "float64",
     progress: bool | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -110,8 +91,13 @@ def fit(
         Number of EM starts.
     seed : int in [0, 2**32) or JAX key
         The same seed gives the same draws on one device and version.
-    device : {"auto", "cpu", "gpu"}
+    device : {"auto", "cpu", "gpu"} or with an index, as "gpu:1"
         Where to sample.
+    mesh : int or jax.sharding.Mesh, optional
+        Spread the work over several devices: a number of devices that share the rows, or a mesh
+        with an axis "rows" that shares the rows, an axis "chains" that shares the chains, or both.
+        Each gradient sends one sum of K (D + 1) (D + 2) / 2 + 1 numbers between the devices that
+        share rows. Where JAX runs in several processes, all of them call `fit` alike.
     precision : {"float64", "float32"}
         Of the pass over the rows. Single precision is up to twice as fast where there are many rows
         of up to ten features, and on a GPU without fast doubles; rows are centred block by block,
@@ -135,7 +121,9 @@ def fit(
     TypeError, ValueError
         If the data or an option are not usable; nothing long has been done by then.
     DeviceError
-        If the device is not there.
+        If the device is not there, or not as many as the mesh needs.
+    InsufficientMemoryError
+        If the memory is too small, by its count before the run.
     InferenceError
         If no finite starting point is found.
     CheckpointError
@@ -171,11 +159,16 @@ def fit(
     if priors is not None and not isinstance(priors, Priors):
         raise TypeError(f"priors must be a gmm_bayes.Priors, got {type(priors).__name__}")
     folder = _check_checkpoint(checkpoint, checkpoint_seconds, sampler)
-    chosen = find_device(device)
-    arguments = Arguments(table, spec, sampler, init, n_init, words, device, precision, priors)
-    with nullcontext() if folder is None else claim_empty(folder):
+    where = Placement.of(device, mesh)
+    arguments = Arguments(
+        table, spec, sampler, init, n_init, words, device, where.shape, precision, priors
+    )
+    plan = plan_memory_of(arguments, where)
+    # Of several processes the first keeps the run; the others only go along.
+    writes = jax.process_index() == 0
+    with claim_empty(folder) if folder is not None and writes else nullcontext():
         begin = time.perf_counter()
-        prior_seed = integer_seed(_seeds(arguments)[0])
+        prior_seed = integer_seed(seeds(arguments)[0])
         if priors is None:
             priors = default_priors(table.values, spec.n_components, seed=prior_seed)
         priors = priors.with_centers(table.values, spec.n_components, seed=prior_seed)
@@ -184,76 +177,26 @@ def fit(
             warn_data(caution)
         recorder: Recorder = MemoryRecorder()
         if folder is not None:
-            refuse_lack_of_room(folder, _bytes(arguments))
-            recorder = DiskRecorder(folder, {}, checkpoint_seconds)
+            if writes:
+                refuse_lack_of_room(folder, _bytes(arguments))
+            recorder = DiskRecorder(folder, {}, checkpoint_seconds, writes=writes)
             recorder.create(
                 to_stored(arguments, priors),
                 data_hash(table),
                 arguments.config(),
-                device_name(chosen),
+                device_name(where.device),
             )
-        fitted = run_arguments(arguments, prior, recorder, chosen, progress, begin)
+        fitted = run(arguments, prior, recorder, where, plan, progress, begin)
     return judge(fitted)
-
-
-def run_arguments(
-    arguments: Arguments,
-    prior: PriorArrays,
-    recorder: Recorder,
-    device: jax.Device,
-    progress: bool | None,
-    begin: float,
-) -> GMMFit:
-    """Sample from where the recorder says, and label the draws. There is no verdict yet."""
-    table, spec, sampler = arguments.table, arguments.spec, arguments.sampler
-    _, em_seed, *chain_seeds = _seeds(arguments)
-    structure = COVARIANCE_STRUCTURES[spec.covariance_type]
-    units = Standardization.of(table.values, structure)
-    forget_programs()
-    with persistent_cache(), double_precision(), jax.default_device(device):
-        standard = PriorArrays(*units.apply_to_priors(prior))
-        some = units.apply(table.values[some_rows(len(table.values), integer_seed(em_seed))])
-
-        def search() -> MixtureParameters:
-            if isinstance(arguments.init, MixtureParameters):
-                solution = units.apply_to_parameters(arguments.init)
-            else:
-                init, n_init = arguments.init, arguments.n_init
-                seed = integer_seed(em_seed)
-                solution = em_start(some, spec, init=init, n_init=n_init, seed=seed)
-            return match_to_prior(solution, standard)
-
-        @cache
-        def find_start() -> MixtureParameters:
-            return recorder.start(search)
-
-        rows = _blocks(table.values, units, arguments.precision, device, find_start)
-        data = jax.device_put(Data(rows, log_prior(standard, spec)))
-        del rows
-        rngs = [np.random.default_rng(seed) for seed in chain_seeds]
-        problem = Problem(data, spec, len(table.values), find_start, rngs, recorder)
-        prepared = time.perf_counter()
-        draws = sampler.run(problem, progress=wanted(progress))
-        draws.seconds["initialise"] += prepared - begin
-        tree = label_draws(draws, table, prior, units, structure)
-        if draws.state:
-            tree[SAMPLER_STATE] = state_group(draws.state, find_start(), prior, arguments.precision)
-    tree.attrs = attributes(spec, sampler, draws, arguments.words, device)
-    return GMMFit(tree)
-
-
-def _seeds(arguments: Arguments) -> list[np.random.SeedSequence]:
-    """Of the priors, of EM, and of each chain."""
-    return np.random.SeedSequence(arguments.words).spawn(2 + arguments.sampler.num_chains)
 
 
 def _check_checkpoint(checkpoint: Any, seconds: Any, sampler: Sampler) -> Path | None:
     if checkpoint is None:
         return None
     folder = check_options(checkpoint, seconds)
-    if not getattr(sampler, "can_resume", False):
+    if not sampler.can_resume:
         raise ValueError(
-            f"checkpoint must be None with {type(sampler).__name__}, whose draws are made at once; "
+            f"checkpoint must be None with {type(sampler).__name__}, which cannot go on from one; "
             "take sampler=NUTS()"
         )
     return folder
@@ -265,24 +208,6 @@ def _bytes(arguments: Arguments) -> int:
     numbers_per_draw = 2 * space(arguments.spec, values.shape[1]).dimension + 6
     draws = sampler.num_chains * sampler.num_samples
     return int(1.2 * 8 * (draws * numbers_per_draw + values.size)) + 2**20
-
-
-def _blocks(
-    X: np.ndarray,
-    units: Standardization,
-    precision: Precision,
-    device: jax.Device,
-    find_start: Callable[[], MixtureParameters],
-) -> RowBlocks:
-    """The rows in standard units, as the kernel wants them on a device."""
-    size = None if device.platform == "cpu" else _GPU_ROWS_PER_BLOCK
-    groups = None
-    if precision == "float32":
-        # Rows near each other share a block, so that its centre is near all of them.
-        groups = cKDTree(find_start().means).query(units.apply(X))[1]
-    return block_rows(
-        X, precision=precision, groups=groups, rows_per_block=size, transform=units.apply
-    )
 
 
 def _check(
@@ -323,39 +248,6 @@ def _check(
             "draws the step size and metric are rarely adapted"
         )
     return table, spec, sampler, init, words, cautions
-
-
-def integer_seed(seed: np.random.SeedSequence) -> int:
-    """A seed as one integer."""
-    return int(seed.generate_state(1)[0])
-
-
-def attributes(
-    spec: ModelSpec,
-    sampler: Sampler,
-    draws: Draws,
-    words: np.ndarray,
-    device: jax.Device,
-) -> dict[str, Any]:
-    """What the run was, as strings and integers."""
-    packages = ("gmm_bayes", "jax", "jaxlib", "numpyro", "numpy", "scikit-learn")
-    return {
-        "format": storage.FORMAT,
-        "format_version": storage.FORMAT_VERSION,
-        **spec._asdict(),
-        "sampler": json.dumps({"kind": type(sampler).__name__, **dataclasses.asdict(sampler)}),
-        "run": json.dumps(draws.facts),
-        "seed": json.dumps([int(word) for word in words]),
-        "device": device_name(device),
-        "timings": json.dumps(draws.seconds),
-        "versions": json.dumps({name: version(name) for name in packages}),
-        "problems": json.dumps([]),
-    }
-
-
-def device_name(device: jax.Device) -> str:
-    """The kind of a device, in words."""
-    return " ".join(dict.fromkeys((device.platform, device.device_kind)))
 
 
 def judge(fitted: GMMFit) -> GMMFit:

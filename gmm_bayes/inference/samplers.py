@@ -6,21 +6,24 @@ importance weights.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from gmm_bayes._validation import check_choice, check_integer, check_probability
 from gmm_bayes._vocabulary import (
     CHAIN_METHODS,
+    CHAINS_AXIS,
     PRECONDITIONING,
     ChainMethod,
     Preconditioning,
 )
+from gmm_bayes.core.unconstrained import Space
 from gmm_bayes.errors import InferenceError
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.affine import unit_map
@@ -29,6 +32,7 @@ from gmm_bayes.inference.chees import ChEES
 from gmm_bayes.inference.devices import cpu_cores
 from gmm_bayes.inference.draws import Draws, Problem, describe, in_fixed_blocks
 from gmm_bayes.inference.laplace import blank_map, normal_approximation, value_and_gradient
+from gmm_bayes.inference.memory import ProblemSize
 from gmm_bayes.inference.progress import Progress
 from gmm_bayes.inference.recording import GroupRecord
 from gmm_bayes.inference.sampler_state import STATE_PREFIX
@@ -65,7 +69,8 @@ class NUTS:
     chain_method : {"auto", "parallel", "sequential", "vectorized"}
         "parallel" runs chains in threads, as many groups of chains as there are cores, each group
         in one program; "vectorized" runs all of them in one program, "sequential" one by one.
-        "auto" is parallel on a CPU, vectorized on a GPU, and sequential for one chain.
+        "auto" is parallel on a CPU, vectorized on a GPU or a mesh of devices, and sequential for
+        one chain.
     preconditioning : {"auto", "laplace", "none"}
         "laplace" samples in the coordinates in which the curvature at the mode is the identity,
         with no metric to adapt. "none" adapts the metric in the model's own coordinates. "auto" is
@@ -116,13 +121,14 @@ class NUTS:
         The run begins where the problem's recorder says, and only its new draws are returned.
         """
         begin = time.perf_counter()
-        method, recorder = self._chain_method(problem.device), problem.recorder
-        size = recorder.group_size(self._group_size(method))
+        recorder, mesh = problem.recorder, problem.mesh
+        usual, workers = problem.grouping or next(self.groupings(problem.device, mesh))
+        size = recorder.fixed("group_size", usual)
         records = [recorder.group(first) for first in range(0, self.num_chains, size)]
         # A program depends on shapes alone: it is compiled while the start is being found.
         job = partial(self._compile, problem, size)
-        with in_background(job, problem.device) as compiling:
-            plan = recorder.plan(partial(self._plan, problem))
+        with in_background(job, problem.device, alone=mesh is not None) as compiling:
+            plan = recorder.plan(lambda: self._plan(problem).agreed(mesh))
             initialised = time.perf_counter()
             # Needed for the verdict, and slow to import: better now than after the sampling.
             arviz_bridge.import_arviz()
@@ -130,11 +136,12 @@ class NUTS:
         warmup = self.warmup(plan.adapted)
         programs.settings = Settings(warmup, plan.affine, problem.data)
         compiled = time.perf_counter()
-        fields = self._sample(problem, programs, plan, records, method, progress)
+        fields = self._sample(problem, programs, plan, records, workers, progress)
         warmup_steps = fields.pop("warmup_steps")
         facts = {
             **plan.facts,
-            "chain_method": method,
+            "chain_method": self._chain_method(problem.device, mesh),
+            "chains_at_once": size * min(workers, len(records)),
             "num_warmup": warmup.num_draws,
             "n_gradients": int(warmup_steps.sum() + fields["n_steps"].sum()),
             **({"resumed": recorder.n_resumed} if recorder.n_resumed else {}),
@@ -161,7 +168,7 @@ class NUTS:
         programs: Programs,
         plan: Plan,
         records: Sequence[GroupRecord],
-        method: str,
+        workers: int,
         progress: bool,
     ) -> dict[str, np.ndarray]:
         """Run every group of chains to its end: arrays (num_chains, num_samples, ...)."""
@@ -175,8 +182,7 @@ class NUTS:
                 group = slice(first, first + size)
                 start, key = plan.starts[group], plan.keys[group]
                 jobs.append(partial(run_group, programs, self.num_samples, start, key, record, bar))
-            workers = min(len(jobs), cpu_cores()) if method == "parallel" else 1
-            groups = run_in_threads(jobs, workers, problem.device)
+            groups = run_in_threads(jobs, min(workers, len(jobs)), problem.device)
         return {name: np.concatenate([g[name] for g in groups]) for name in groups[0]}
 
     def _describe(self, problem: Problem, plan: Plan, fields: dict[str, np.ndarray]) -> Any:
@@ -206,12 +212,46 @@ class NUTS:
         num_draws = usual if self.num_warmup is None else self.num_warmup
         return Warmup(num_draws, not adapted, self.target_accept_prob)
 
-    def _chain_method(self, device: jax.Device) -> str:
+    def size(self, n_obs: int, space: Space) -> ProblemSize:
+        """What the memory of a run depends on."""
+        shape = (n_obs, space.n_features, space.n_components, space.dimension)
+        return ProblemSize(
+            *shape, self.num_chains, self.num_samples, self.max_tree_depth, self.dense_mass
+        )
+
+    def check_mesh(self, mesh: Mesh | None) -> None:
+        """Raise ValueError unless the chains can run on a mesh."""
+        if mesh is None:
+            return
+        groups = mesh.shape[CHAINS_AXIS]
+        if self.chain_method == "parallel":
+            raise ValueError(
+                "chain_method must be 'vectorized', 'sequential' or 'auto' on a mesh, got "
+                "'parallel': chains in threads would wait for each other's devices"
+            )
+        if self.num_chains % groups or (self.chain_method == "sequential" and groups > 1):
+            raise ValueError(
+                f"num_chains must be a multiple of the {groups} groups of devices that chains are "
+                f"dealt to, and not run one by one, got num_chains={self.num_chains}, "
+                f"chain_method={self.chain_method!r}"
+            )
+
+    def groupings(self, device: jax.Device, mesh: Mesh | None) -> Iterator[tuple[int, int]]:
+        """Chains in one program, and programs at once: the fastest first, the smallest last."""
+        method, size = self._chain_method(device, mesh), 0
+        largest, workers = self._group_size(method), cpu_cores() if method == "parallel" else 1
+        multiple = 1 if mesh is None else mesh.shape[CHAINS_AXIS]
+        for size in range(largest, 0, -1):
+            if self.num_chains % size == 0 and size % multiple == 0:
+                yield size, min(workers, self.num_chains // size)
+        yield from ((multiple, at_once) for at_once in range(workers - 1, 0, -1))
+
+    def _chain_method(self, device: jax.Device, mesh: Mesh | None = None) -> str:
         if self.chain_method != "auto":
             return self.chain_method
         if self.num_chains == 1:
             return "sequential"
-        return "parallel" if device.platform == "cpu" else "vectorized"
+        return "parallel" if device.platform == "cpu" and mesh is None else "vectorized"
 
     def _group_size(self, method: str) -> int:
         """Chains in one program: all groups are equal, so that one program serves them all."""
@@ -271,6 +311,18 @@ class Laplace:
     can_resume = False
     judged_by = "weights"
     rejected_share = 0.0
+
+    def size(self, n_obs: int, space: Space) -> ProblemSize:
+        """What the memory of a run depends on."""
+        shape = (n_obs, space.n_features, space.n_components, space.dimension)
+        return ProblemSize(*shape, 1, _PROPOSALS * self.num_samples)
+
+    def check_mesh(self, mesh: Mesh | None) -> None:
+        """Any mesh will do."""
+
+    def groupings(self, device: jax.Device, mesh: Mesh | None) -> Iterator[tuple[int, int]]:
+        """There are no chains: one point at a time."""
+        yield 1, 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_samples", check_integer(self.num_samples, "num_samples", 1))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import InferenceError
@@ -17,6 +18,7 @@ from gmm_bayes.inference.laplace import (
     normal_approximation,
     value_and_gradient,
 )
+from gmm_bayes.inference.placement import agree
 
 __all__ = [
     "ATTEMPTS",
@@ -76,6 +78,12 @@ class Plan(NamedTuple):
         kind = _MAPS[words["affine"]]
         affine = kind(*(arrays[f"affine.{name}"] for name in kind._fields))
         return cls(affine, arrays["starts"], words["adapted"], words["facts"], arrays["keys"])
+
+    def agreed(self, mesh: Mesh | None) -> "Plan":
+        """The plan of the first process."""
+        numbers = agree((self.affine, self.starts, np.asarray(self.adapted)), mesh)
+        affine, starts, adapted = numbers
+        return self._replace(affine=affine, starts=starts, adapted=bool(adapted))
 
 
 def adapted_plan(problem: Problem, mixture: MixtureParameters, *, forced: bool) -> Plan:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -42,13 +42,28 @@ def run_in_threads(jobs: Sequence[Callable[..., Any]], workers: int, device: Any
         return [future.result() for future in futures]
 
 
+class _Later(NamedTuple):
+    """A job that is done when its result is asked for, once."""
+
+    result: Callable[[], Any]
+
+
 @contextmanager
-def in_background(job: Callable[[], Any], device: Any) -> Iterator[Future]:
-    """Run a job in a thread of its own while the body runs."""
+def in_background(
+    job: Callable[[], Any], device: Any, *, alone: bool = False
+) -> Iterator[Future | _Later]:
+    """Run a job in a thread of its own while the body runs; if `alone`, when its result is needed.
+
+    Of two programs that run on several devices at once, each would wait on some of them for what
+    the other holds on others.
+    """
 
     def run() -> Any:
         with double_precision(), jax.default_device(device):
             return job()
 
+    if alone:
+        yield _Later(run)
+        return
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(run)

@@ -11,6 +11,7 @@ from gmm_bayes.errors import InferenceError, LabelSwitchingError
 from gmm_bayes.inference.checkpoint_files import holds_run
 from gmm_bayes.inference.progress import listening
 from gmm_bayes.inference.storage import replace_file
+from gmm_bayes.jobs import processes
 from gmm_bayes.jobs.journal import COMPLETE, journal
 from gmm_bayes.jobs.output import (
     CONFIG_FILE,
@@ -63,8 +64,10 @@ class Outcome:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def execute(job: Job) -> Outcome:
+def execute(job: Job) -> Outcome | None:
     """Sample, from where the job stopped if it resumes, and write the results.
+
+    Of several processes, only the first writes.
 
     Parameters
     ----------
@@ -72,7 +75,8 @@ def execute(job: Job) -> Outcome:
 
     Returns
     -------
-    Outcome
+    Outcome or None
+        None in a process that does not write.
 
     Raises
     ------
@@ -84,6 +88,10 @@ def execute(job: Job) -> Outcome:
     from gmm_bayes.inference.diagnostics import diagnose
     from gmm_bayes.jobs import report
 
+    if not processes.first():
+        _sample(job)
+        processes.part()
+        return None
     with claim(job.directory), journal(job.directory, goes_on=job.resumes) as say:
         logger.info("\n%s", report.describe_job(job))
         say.phase("start")
@@ -94,6 +102,7 @@ def execute(job: Job) -> Outcome:
                 begin_checkpoint(job)
         with listening(say):
             fit = _sample_or_give_up(job)
+        processes.part()
         say.phase("results")
         begin = time.perf_counter()
         # Before anything that could fail is made of them, the draws are safe. What an earlier run
@@ -154,6 +163,7 @@ def _sample(job: Job) -> "GMMFit":
         "n_init": config.init.n_init,
         "seed": config.runtime.seed,
         "device": config.runtime.device,
+        "mesh": _mesh(job),
         "precision": config.runtime.precision,
     }
     how: dict[str, Any] = {
@@ -164,8 +174,17 @@ def _sample(job: Job) -> "GMMFit":
     # It may have been killed before the chains' checkpoint was made.
     if job.resumes and holds_run(chains):
         return continuation.resume(chains, job.rows, n_components=k, **arguments, **how)
-    where = chains if config.runtime.checkpoint and kind.can_resume else None
+    where = chains if config.runtime.checkpoint and config.sampler.kind == "nuts" else None
     return runner.fit(job.rows, k, priors=_priors(job), checkpoint=where, **arguments, **how)
+
+
+def _mesh(job: Job) -> Any:
+    """The devices over which the job is spread; of several processes, all if nothing is said."""
+    from gmm_bayes.inference.devices import make_mesh
+
+    runtime = job.config.runtime
+    alone = 1 if processes.count() == 1 else None
+    return make_mesh(runtime.data_parallel or alone, runtime.chain_parallel, runtime.device)
 
 
 def _write_text(job: Job, outcome: Outcome, name: str, content: str) -> None:

@@ -22,6 +22,7 @@ from gmm_bayes.jobs.sections import JobConfig
 
 if TYPE_CHECKING:
     from gmm_bayes.inference.result import GMMFit
+    from gmm_bayes.jobs.preparation import Job
 
 __all__ = [
     "ERROR_FILE",
@@ -138,7 +139,6 @@ def write_text(path: Path, text: str) -> None:
 def _fitted(directory: Path, config: JobConfig, data: str) -> "GMMFit":
     """The fit of a job: the one that is there, or a new one."""
     from gmm_bayes.inference.result import load
-    from gmm_bayes.jobs.execution import execute
     from gmm_bayes.jobs.preparation import prepare
     from gmm_bayes.jobs.resumption import can_resume, job_file, prepare_again
 
@@ -148,13 +148,21 @@ def _fitted(directory: Path, config: JobConfig, data: str) -> "GMMFit":
             return fit
     if can_resume(directory) and not differences(job_file(directory), config):
         try:
-            return execute(prepare_again(directory)).fit
+            return _run(prepare_again(directory))
         except CheckpointError as error:
             logger.info("%s begins again: %s", directory, error)
     # What another job left there goes first: its report, last written, vouches for all of it.
     remove_stale(directory)
     (directory / SCORES_FILE).unlink(missing_ok=True)
-    return execute(prepare(config, directory, force=True)).fit
+    return _run(prepare(config, directory, force=True))
+
+
+def _run(job: "Job") -> "GMMFit":
+    from gmm_bayes.jobs.execution import execute
+
+    outcome = execute(job)
+    assert outcome is not None, "a member runs in one process"
+    return outcome.fit
 
 
 def _write_scores(directory: Path, fit: "GMMFit", *, loo: bool) -> None:

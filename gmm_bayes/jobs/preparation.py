@@ -14,6 +14,7 @@ from gmm_bayes._vocabulary import LOG_LIKELIHOOD, POSTERIOR_PREDICTIVE, PRIOR_PR
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.datasets import LOADERS, Simulated
 from gmm_bayes.errors import ConfigError, DataError, MissingDependencyError, TableError
+from gmm_bayes.jobs import processes
 from gmm_bayes.jobs.config import JobConfig, to_toml
 from gmm_bayes.jobs.output import check_directory
 from gmm_bayes.jobs.table_files import read_table, select_columns
@@ -108,12 +109,13 @@ def prepare(
     n_parameters = structure.n_parameters(k, n_features)
     with _data_errors():
         cautions = tuple(check_fit_size(table, k, n_parameters))
-    if config.runtime.device == "gpu":
-        from gmm_bayes.inference.devices import find_device
+    if config.runtime.device.startswith("gpu"):
+        from gmm_bayes.inference import devices
 
-        find_device("gpu")
+        devices.find_device(config.runtime.device)
     directory = out if out is not None else Path(config.output.directory)
-    check_directory(directory, force=force, needed=_bytes(config, n_obs, n_features))
+    if processes.first():
+        check_directory(directory, force=force, needed=_bytes(config, n_obs, n_features))
     seconds = time.perf_counter() - begin
     names = table.feature_names
     return Job(config, resolved, rows, names, n_parameters, cautions, directory, seconds)

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from gmm_bayes._validation import check_device
 from gmm_bayes._vocabulary import (
     ChainMethod,
     CovarianceType,
@@ -45,6 +46,14 @@ def _inside(text: str) -> str:
             f"must be a relative path without '..', got {text!r}; "
             "to write elsewhere, use --out on the command line"
         )
+    return text
+
+
+def _device(text: str) -> str:
+    try:
+        check_device(text)
+    except ValueError as error:
+        raise ValueError(str(error).partition(" ")[2]) from None
     return text
 
 
@@ -325,7 +334,11 @@ class RuntimeSection(_Section):
     ----------
     seed : int, default 0
         In [0, 2**32). The same seed gives the same draws on one device and version.
-    device : {"auto", "cpu", "gpu"}, default "auto"
+    device : {"auto", "cpu", "gpu"} or with an index, as "gpu:1", default "auto"
+    data_parallel : int, optional
+        Number of devices that share the rows. Default: one; all, if there are several processes.
+    chain_parallel : int, default 1
+        Number of groups of chains, each with devices of its own.
     precision : {"float64", "float32"}, default "float64"
         Of the pass over the rows; single precision pays with many rows of few columns.
     progress : bool, optional
@@ -340,7 +353,9 @@ class RuntimeSection(_Section):
     """
 
     seed: int = Field(default=0, ge=0, lt=2**32)
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: Annotated[str, AfterValidator(_device)] = "auto"
+    data_parallel: int | None = Field(default=None, ge=1)
+    chain_parallel: int = Field(default=1, ge=1)
     precision: Precision = "float64"
     progress: bool | None = None
     checkpoint: bool = True

@@ -29,7 +29,7 @@ def rows_for(d, n):
 @pytest.mark.parametrize("n_obs", [1, 50, 101])
 def test_value_and_gradient_are_those_of_the_rows(k, d, n_obs, monkeypatch):
     """One block and three, the last one filled up."""
-    monkeypatch.setitem(likelihood._ROWS_PER_BLOCK, "float64", 40)
+    monkeypatch.setitem(likelihood.ROWS_PER_BLOCK, "float64", 40)
     parameters, _ = random_mixture("full", k, d)
     X = rows_for(d, n_obs)
 
@@ -61,7 +61,7 @@ def test_moments_are_those_of_an_e_step(precision):
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_moments_of_hard_assignments(precision, monkeypatch):
     """Each row wholly to its best component; the log density is of the rows with those labels."""
-    monkeypatch.setitem(likelihood._ROWS_PER_BLOCK, precision, 30)
+    monkeypatch.setitem(likelihood.ROWS_PER_BLOCK, precision, 30)
     parameters, _ = random_mixture("full", 3, 2)
     X, row_weights = rows_for(2, 70), np.random.default_rng(3).uniform(0, 2, 70)
     scores = np.asarray(mixture.scores(X, parameters))
@@ -86,7 +86,7 @@ def test_of_equal_scores_the_first_is_chosen():
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_weights_of_rows_and_room_for_more(room, precision, monkeypatch):
     """A row counts as often as its weight says, and what is left over does not count."""
-    monkeypatch.setitem(likelihood._ROWS_PER_BLOCK, precision, 30)
+    monkeypatch.setitem(likelihood.ROWS_PER_BLOCK, precision, 30)
     parameters, _ = random_mixture("full", 3, 2)
     X, row_weights = rows_for(2, 70), np.random.default_rng(3).integers(0, 4, 70)
     rows = block_rows(X, precision=precision, row_weights=row_weights, room=room)
@@ -103,14 +103,14 @@ def test_weights_of_rows_and_room_for_more(room, precision, monkeypatch):
 
 
 def test_tables_with_the_same_room_have_the_same_shapes(monkeypatch):
-    monkeypatch.setitem(likelihood._ROWS_PER_BLOCK, "float64", 30)
+    monkeypatch.setitem(likelihood.ROWS_PER_BLOCK, "float64", 30)
     shapes = {jax.tree.map(np.shape, block_rows(rows_for(2, n), room=70)) for n in (1, 29, 61, 70)}
     assert len(shapes) == 1
 
 
 def test_rows_are_blocked_by_group(monkeypatch):
     """Every row once, and no block with rows of two groups."""
-    monkeypatch.setitem(likelihood._ROWS_PER_BLOCK, "float64", 7)
+    monkeypatch.setitem(likelihood.ROWS_PER_BLOCK, "float64", 7)
     X, groups = rows_for(2, 50), np.random.default_rng(0).integers(3, size=50)
     rows = block_rows(X, groups=groups)
     kept = rows.values[:, 1:].swapaxes(1, 2)[rows.weights == 1]
@@ -121,7 +121,7 @@ def test_rows_are_blocked_by_group(monkeypatch):
 
 
 def test_chains_batch(monkeypatch):
-    monkeypatch.setitem(likelihood._ROWS_PER_BLOCK, "float64", 40)
+    monkeypatch.setitem(likelihood.ROWS_PER_BLOCK, "float64", 40)
     singles = [component_scores(*random_mixture("full", 3, 2, seed=s)[0]) for s in range(4)]
     scores = jax.tree.map(lambda *leaves: jnp.stack(leaves), *singles)
     rows = block_rows(rows_for(2, 90))

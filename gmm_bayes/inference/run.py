@@ -1,0 +1,141 @@
+"""From checked arguments to labelled draws: one run, new or going on."""
+
+import dataclasses
+import json
+import time
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+
+from gmm_bayes._vocabulary import SAMPLER_STATE
+from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference import storage
+from gmm_bayes.inference.arguments import Arguments
+from gmm_bayes.inference.compilation import forget_programs, persistent_cache
+from gmm_bayes.inference.devices import double_precision
+from gmm_bayes.inference.draws import Draws, Problem
+from gmm_bayes.inference.initialization import em_start, match_to_prior, some_rows
+from gmm_bayes.inference.labelling import label_draws
+from gmm_bayes.inference.memory import MemoryPlan
+from gmm_bayes.inference.placement import Placement, agree
+from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, space
+from gmm_bayes.inference.progress import wanted
+from gmm_bayes.inference.recording import Recorder
+from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.sampler_state import state_group
+from gmm_bayes.inference.samplers import Sampler
+from gmm_bayes.inference.standardization import Standardization
+from gmm_bayes.model.priors import PriorArrays
+
+__all__ = ["attributes", "device_name", "integer_seed", "plan_memory_of", "run", "seeds"]
+
+
+def plan_memory_of(arguments: Arguments, where: Placement) -> MemoryPlan:
+    """Choose how a run is cut so that it fits where it is to run.
+
+    Raises
+    ------
+    ValueError
+        If the sampler cannot run there.
+    InsufficientMemoryError
+        If it cannot fit.
+    """
+    sampler = arguments.sampler
+    sampler.check_mesh(where.mesh)
+    n_obs, n_features = arguments.table.values.shape
+    size = sampler.size(n_obs, space(arguments.spec, n_features))
+    groupings = sampler.groupings(where.device, where.mesh)
+    return where.plan(size._replace(precision=arguments.precision), groupings)
+
+
+def run(
+    arguments: Arguments,
+    prior: PriorArrays,
+    recorder: Recorder,
+    where: Placement,
+    plan: MemoryPlan,
+    progress: bool | None,
+    begin: float,
+) -> GMMFit:
+    """Sample from where the recorder says, and label the draws. There is no verdict yet."""
+    table, spec, sampler = arguments.table, arguments.spec, arguments.sampler
+    _, em_seed, *chain_seeds = seeds(arguments)
+    structure = COVARIANCE_STRUCTURES[spec.covariance_type]
+    units = Standardization.of(table.values, structure)
+    forget_programs()
+    with persistent_cache(), double_precision(), jax.default_device(where.device):
+        prior = PriorArrays(*agree(prior, where.mesh))
+        standard = PriorArrays(*units.apply_to_priors(prior))
+        some = units.apply(table.values[some_rows(len(table.values), integer_seed(em_seed))])
+
+        def search() -> MixtureParameters:
+            if isinstance(arguments.init, MixtureParameters):
+                solution = units.apply_to_parameters(arguments.init)
+            else:
+                how, seed = arguments.init, integer_seed(em_seed)
+                solution = em_start(some, spec, init=how, n_init=arguments.n_init, seed=seed)
+            return MixtureParameters(*agree(match_to_prior(solution, standard), where.mesh))
+
+        @cache
+        def find_start() -> MixtureParameters:
+            return recorder.start(search)
+
+        length = recorder.fixed("rows_per_block", plan.rows_per_block)
+        rows = where.blocks(table.values, units, arguments.precision, length, find_start)
+        data = Data(rows, where.everywhere(log_prior(standard, spec)))
+        del rows
+        rngs = [np.random.default_rng(seed) for seed in chain_seeds]
+        n_obs = len(table.values)
+        problem = Problem(data, spec, n_obs, find_start, rngs, recorder, plan.grouping)
+        prepared = time.perf_counter()
+        draws = sampler.run(problem, progress=wanted(progress) and jax.process_index() == 0)
+        draws.seconds["initialise"] += prepared - begin
+        tree = label_draws(draws, table, prior, units, structure)
+        if draws.state:
+            tree[SAMPLER_STATE] = state_group(draws.state, find_start(), prior, arguments.precision)
+    facts = {"precision": arguments.precision, **plan.facts, "rows_per_block": length}
+    draws.facts.update(where.facts, **facts)
+    tree.attrs = attributes(spec, sampler, draws, arguments.words, where.device)
+    return GMMFit(tree)
+
+
+def seeds(arguments: Arguments) -> list[np.random.SeedSequence]:
+    """Of the priors, of EM, and of each chain."""
+    return np.random.SeedSequence(arguments.words).spawn(2 + arguments.sampler.num_chains)
+
+
+def integer_seed(seed: np.random.SeedSequence) -> int:
+    """A seed as one integer."""
+    return int(seed.generate_state(1)[0])
+
+
+def attributes(
+    spec: ModelSpec,
+    sampler: Sampler,
+    draws: Draws,
+    words: np.ndarray,
+    device: jax.Device,
+) -> dict[str, Any]:
+    """What the run was, as strings and integers."""
+    packages = ("gmm_bayes", "jax", "jaxlib", "numpyro", "numpy", "scikit-learn")
+    return {
+        "format": storage.FORMAT,
+        "format_version": storage.FORMAT_VERSION,
+        **spec._asdict(),
+        "sampler": json.dumps({"kind": type(sampler).__name__, **dataclasses.asdict(sampler)}),
+        "run": json.dumps(draws.facts),
+        "seed": json.dumps([int(word) for word in words]),
+        "device": device_name(device),
+        "timings": json.dumps(draws.seconds),
+        "versions": json.dumps({name: version(name) for name in packages}),
+        "problems": json.dumps([]),
+    }
+
+
+def device_name(device: jax.Device) -> str:
+    """The kind of a device, in words."""
+    return " ".join(dict.fromkeys((device.platform, device.device_kind)))

@@ -1,0 +1,188 @@
+"""Several processes on one host make the fit of one, and one that dies takes the others along."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+from hostile import raises_exactly
+
+import gmm_bayes as gb
+from gmm_bayes.errors import ConfigError
+from gmm_bayes.jobs import processes
+
+JOB = """
+[data]
+path = "rows.npy"
+[model]
+n_components = 2
+[sampler]
+num_warmup = {num_warmup}
+num_samples = {num_samples}
+num_chains = 2
+[runtime]
+seed = 1
+device = "cpu"
+[output]
+plots = false
+"""
+# Far longer than anything takes, and far shorter than for ever.
+PATIENCE = 600
+
+
+def rows():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 2)) @ np.array([[1.0, 0.6], [0.0, 0.8]])
+    X[1000:] += [7.0, -6.0]
+    return X
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("distributed")
+    np.save(path / "rows.npy", rows())
+    (path / "job.toml").write_text(JOB.format(num_warmup=30, num_samples=50))
+    (path / "long.toml").write_text(JOB.format(num_warmup=100, num_samples=10_000_000))
+    return path
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start(folder, job, out):
+    """Two processes of a job, which keep compiled programs in the folder."""
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(folder),
+        "GMM_BAYES_CACHE": "on",
+        "OPENBLAS_NUM_THREADS": "1",
+        "JAX_PLATFORMS": "cpu",
+    }
+    options = ["--out", out, "--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2"]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "gmm_bayes", "run", job, *options, "--process-id", str(process)],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=(folder / f"{out}.{process}.err").open("w"),
+            text=True,
+        )
+        for process in range(2)
+    ]
+
+
+@contextlib.contextmanager
+def ended(started):
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture(scope="module")
+def together(folder):
+    with ended(start(folder, "job.toml", "together")) as started:
+        said = [process.communicate(timeout=PATIENCE)[0] for process in started]
+        errors = [(folder / f"together.{process}.err").read_text() for process in range(2)]
+        assert [process.returncode for process in started] == [0, 0], errors
+    return folder / "together", said, errors
+
+
+def test_two_processes_make_the_draws_of_one(together):
+    sampler = gb.NUTS(num_warmup=30, num_samples=50, num_chains=2, chain_method="vectorized")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", gb.errors.GMMBayesWarning)
+        one = gb.fit(rows(), 2, sampler=sampler, seed=1)
+    two = gb.load(together[0] / "posterior.nc")
+    for name, values in one.posterior.items():
+        np.testing.assert_allclose(two.posterior[name], values, rtol=0, atol=1e-8)
+    # Each held half of the rows, and they agreed on the length of every call.
+    assert two.run["mesh"] == {"chains": 1, "rows": 2}
+    assert two.run["n_processes"] == 2
+    assert two.run["n_gradients"] == one.run["n_gradients"]
+
+
+def test_only_the_first_process_speaks_and_writes(together):
+    directory, said, errors = together
+    assert "believe it?" in said[0]
+    assert said[1] == ""
+    assert "warning:" in errors[0]
+    assert "warning:" not in errors[1]
+    assert not (directory / ".gmm-bayes.lock").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_other(folder, victim):
+    out = f"killed{victim}"
+    with ended(start(folder, "long.toml", out)) as started:
+        begin = time.monotonic()
+        while not (folder / out / ".gmm-bayes.lock").exists():
+            assert time.monotonic() < begin + PATIENCE
+            time.sleep(0.2)
+        time.sleep(5)
+        started[victim].send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        survivor = started[1 - victim]
+        code = survivor.wait(PATIENCE)
+        assert code != 0
+        # A heartbeat is missed after 30 seconds; a compilation is not interrupted.
+        assert time.monotonic() - killed < 120
+    complaint = (folder / f"{out}.{1 - victim}.err").read_text()
+    # JAX itself ends the others when the first process is gone.
+    assert "has lost another one" in complaint or "another task died" in complaint
+    assert not (folder / out / "posterior.nc").exists()
+
+
+WRONG = {
+    "two of three": (
+        ("node1:7777", 2, None),
+        "--coordinator HOST:PORT, --num-processes and --process-id belong together: give all "
+        "three, or none under a scheduler",
+    ),
+    "no port": (
+        ("node1", 2, 0),
+        "--coordinator must be HOST:PORT, such as node1:7777, got 'node1'",
+    ),
+    "no processes": (("node1:7777", 0, 0), "--num-processes must be at least 1, got 0"),
+    "one too many": (
+        ("node1:7777", 2, 2),
+        "--process-id must be from 0 to 1, one less than --num-processes, got 2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_options_are_named(options, message):
+    with raises_exactly(ConfigError, message):
+        processes.join(*options)
+    assert processes.first()
+    assert processes.count() == 1
+
+
+def test_no_scheduler_is_named(folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "gmm_bayes", "run", "job.toml", "--distributed"],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if "SLURM" not in name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: --distributed found no job of SLURM or Open MPI; give --coordinator HOST:PORT, "
+        "--num-processes and --process-id\n"
+    )
