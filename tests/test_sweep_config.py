@@ -1,5 +1,6 @@
 """The file of a sweep: which jobs it stands for, what they are called, what is refused."""
 
+import inspect
 import re
 
 import pytest
@@ -237,7 +238,7 @@ def test_run_sends_the_file_of_a_sweep_away(write):
 
 def test_options_are_documented_and_checked(write):
     for key in SweepSection.model_fields:
-        assert re.search(rf"^    {key} : ", SweepSection.__doc__, re.MULTILINE), key
+        assert re.search(rf"^{key} : ", inspect.getdoc(SweepSection), re.MULTILINE), key
     changes = ["sweep.executor=dask", "sweep.scheduler=tcp://host:8786"]
     assert load_sweep(write(BASE + LISTS), changes).options.scheduler == "tcp://host:8786"
     message = r"^sweep.workers: applies to a cluster on this machine only"
