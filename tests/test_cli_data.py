@@ -264,3 +264,14 @@ def test_names_cannot_steer_the_terminal(job):
     result = invoke(*job("t.csv", "a\x1b[31m,b\u202e\n1,2\n2,1\n"))
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0].endswith(r"2 columns (a\x1b[31m, b\u202e)")
+
+
+def test_a_numpy_file_is_mapped_and_not_held(tmp_path):
+    path = tmp_path / "rows.npy"
+    np.save(path, np.arange(6.0).reshape(3, 2))
+    table = table_files.read_table(path)
+    assert isinstance(table, np.memmap)
+    assert not table.flags.writeable
+    np.testing.assert_array_equal(table, np.load(path))
+    np.save(path, np.empty((0, 2)))
+    assert table_files.read_table(path).shape == (0, 2)

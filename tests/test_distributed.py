@@ -33,7 +33,7 @@ device = "cpu"
 plots = false
 """
 # Far longer than anything takes, and far shorter than for ever.
-PATIENCE = 600
+PATIENCE = 1800
 
 
 def rows():
@@ -68,17 +68,21 @@ def start(folder, job, out):
         "JAX_PLATFORMS": "cpu",
     }
     options = ["--out", out, "--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2"]
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "gmm_bayes", "run", job, *options, "--process-id", str(process)],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=(folder / f"{out}.{process}.err").open("w"),
-            text=True,
-        )
-        for process in range(2)
-    ]
+    command = [sys.executable, "-m", "gmm_bayes", "run", job, *options, "--process-id"]
+    started = []
+    for process in range(2):
+        with (folder / f"{out}.{process}.err").open("w") as errors:
+            started.append(
+                subprocess.Popen(
+                    [*command, str(process)],
+                    cwd=folder,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                )
+            )
+    return started
 
 
 @contextlib.contextmanager

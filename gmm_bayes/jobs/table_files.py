@@ -1,5 +1,6 @@
 """Tables in files: CSV, NumPy and Parquet, with complaints that name the line and the column."""
 
+import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["read_table", "select_columns"]
+
+logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".csv", ".npy", ".npz", ".parquet")
 
@@ -108,6 +111,12 @@ def _damaged(path: Path) -> TableError:
 
 
 def _read_npy(path: Path) -> np.ndarray:
+    try:
+        # A map, so that a table is not held twice: whoever checks it makes a copy.
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:
+        # An array of no numbers has no map; what is damaged is found out below.
+        logger.debug("%s: %s", path, error)
     # A damaged header makes NumPy raise whatever Python's parser does.
     try:
         with path.open("rb") as file:

@@ -22,7 +22,7 @@ PROGRAM = Path(__file__).with_name("spread_fits.py")
 def found():
     """What the fits of a process with four devices say."""
     done = subprocess.run(
-        [sys.executable, PROGRAM], capture_output=True, text=True, timeout=900, check=False
+        [sys.executable, PROGRAM], capture_output=True, text=True, timeout=3600, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
