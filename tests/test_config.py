@@ -166,7 +166,7 @@ FAULTS = {
     "sampler.dense_mass=1": "sampler.dense_mass: must be true or false, got 1",
     "sampler.num_sample=5": (
         "sampler.num_sample: unknown key; "
-        "did you mean 'num_samples' or 'num_warmup' or 'num_chains'?"
+        "did you mean 'num_samples' or 'num_warmup' or 'num_superchains'?"
     ),
     "sampler.a.b=5": (
         "sampler.a.b: unknown key; known: kind, num_warmup, num_samples, num_chains, "

@@ -74,7 +74,7 @@ def test_em(rows):
 
 
 SAMPLERS = {
-    "one batch of NUTS": gb.NUTS(num_samples=250, num_chains=16, chain_method="vectorized"),
+    "one batch of NUTS": gb.NUTS(num_chains=8, chain_method="vectorized"),
     "ChEES": gb.ChEES(num_samples=100, num_chains=64),
     "Laplace": gb.Laplace(num_samples=4000),
 }
@@ -112,6 +112,6 @@ def ess(values):
 
 
 def test_a_gpu_takes_one_batch(faithful):
-    fit = gb.fit(faithful, 2, sampler=gb.NUTS(num_samples=500), seed=5, device=DEVICE)
+    fit = gb.fit(faithful, 2, seed=5, device=DEVICE)
     assert fit.chain_method == ("vectorized" if DEVICE == "gpu" else "parallel")
     assert gb.diagnose(fit).ok

@@ -21,6 +21,7 @@ NAMES = [
 REQUIRED = {"GL08", "SS01", "PR01", "PR02", "PR03", "RT01"}
 # Where no array goes in or out.
 WITHOUT_SHAPES = {
+    "ChEES",
     "NUTS",
     "load",
     "GMMFit.save",

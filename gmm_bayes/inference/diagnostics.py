@@ -255,7 +255,7 @@ def _of_chains(fit: GMMFit) -> dict[str, Any]:
         "ess_tail": float(judged["ess_tail"].min(skipna=False)),
         "table": table,
         "n_divergences": int(stats["diverging"].sum()),
-        "n_max_tree_depth": _cut_trajectories(fit),
+        "n_max_tree_depth": measures.cut_trajectories(fit),
         "num_superchains": groups,
         "e_bfmi": measures.e_bfmi(stats["energy"].values, groups),
         "repeated_share": measures.repeated_share(fit.posterior[MEANS], groups),
@@ -311,13 +311,6 @@ def _of_weights(fit: GMMFit) -> dict[str, Any]:
         "switched": fit.alignment is not None and measures.labels_switched(fit),
         "pareto_k": fit.run["pareto_k"],
     }
-
-
-def _cut_trajectories(fit: GMMFit) -> int:
-    """Trajectories that ended because their tree was as deep as it may be; not all have trees."""
-    depth = getattr(fit.sampler, "max_tree_depth", None)
-    steps = fit.sample_stats["n_steps"]
-    return 0 if depth is None else int((steps >= 2.0**depth - 1).sum())
 
 
 def _rhat_name(num_superchains: int | None) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "bhattacharyya",
     "chain_elpd",
     "collapsed_components",
+    "cut_trajectories",
     "e_bfmi",
     "labels_switched",
     "no_agreement",
@@ -165,6 +166,13 @@ def _at_least_two_chains(dataset: xr.Dataset) -> xr.Dataset:
     half = n_draws // 2
     first, second = dataset.isel({DRAW: slice(half)}), dataset.isel({DRAW: slice(-half, None)})
     return xr.concat([first, second], CHAIN)
+
+
+def cut_trajectories(fit: GMMFit) -> int:
+    """Trajectories that ended because their tree was as deep as it may be; not all have trees."""
+    depth = getattr(fit.sampler, "max_tree_depth", None)
+    steps = fit.sample_stats["n_steps"]
+    return 0 if depth is None else int((steps >= 2.0**depth - 1).sum())
 
 
 def e_bfmi(energy: np.ndarray, groups: int | None = None) -> np.ndarray:
