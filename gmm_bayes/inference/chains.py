@@ -238,6 +238,7 @@ def run_group(
     record: GroupRecord,
     bar: Progress,
     stop: threading.Event,
+    seconds_per_call: float = _SECONDS_PER_CALL,
 ) -> dict[str, np.ndarray]:
     """Run a group of chains to its end, from where its record says that it is.
 
@@ -275,7 +276,8 @@ def run_group(
         n_divergences += n_new
         due = done in (warmup.num_draws, total) or record.is_due()
         # What the clock and signals decide, the first process decides for all.
-        decided = (_next_size(n_draws, seconds, programs.block), due, stop.is_set())
+        wanted = int(np.clip(n_draws * seconds_per_call / max(seconds, 1e-9), 1, programs.block))
+        decided = (wanted, due, stop.is_set())
         size, due, halt = (n.item() for n in map(np.asarray, agree(decided, mesh)))
         if due or halt:
             record.save(jax.tree.map(on_host, state), done, n_divergences)
@@ -289,7 +291,3 @@ def run_group(
         raise KeyboardInterrupt
     return {"warmup_steps": np.zeros((len(starts), 0), int), **record.draws()}
 
-
-def _next_size(n_draws: int, seconds: float, most: int) -> int:
-    """How many draws the next call of the program makes. Draws do not depend on it."""
-    return int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, most))
