@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,11 @@ def main() -> None:
         if end.code:
             # Of several processes, one that fails must not wait for the others.
             processes.leave_at_once(int(end.code))
+        raise
+    except Exception:
+        if processes.count() > 1:
+            traceback.print_exc()
+            processes.leave_at_once(NOT_BELIEVED)
         raise
 
 

@@ -67,7 +67,7 @@ class BayesianGMM(DensityMixin, BaseEstimator):
     random_state : int, RandomState or None
     warm_start : bool
         The next `fit` begins at the last solution rather than where `init_params` says.
-    device : {"auto", "cpu", "gpu"}
+    device : {"auto", "cpu", "gpu"} or with an index, as "gpu:1"
     verbose : bool or int
         Draw a progress bar while sampling.
 

@@ -103,7 +103,7 @@ def fit_em(
         Classification EM: each row belongs wholly to its most probable component, which is the
         assignment of k-means where weights are equal and covariances equal and spherical [2]_.
     seed : int in [0, 2**32) or JAX key
-    device : {"auto", "cpu", "gpu"}
+    device : {"auto", "cpu", "gpu"} or with an index, as "gpu:1"
 
     Returns
     -------

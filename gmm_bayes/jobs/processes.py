@@ -17,7 +17,7 @@ _HEARTBEAT_SECONDS = 30
 _PARTING_SECONDS = 24 * 60 * 60
 _ADDRESS = re.compile(r"[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 _NEEDED = "--coordinator HOST:PORT, --num-processes and --process-id"
-_joined = False
+_n_processes = 0
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -37,7 +37,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     DeviceError
         If the processes do not find each other.
     """
-    global _joined
+    global _n_processes
     given = (coordinator, num_processes, process_id)
     if any(value is None for value in given) != all(value is None for value in given):
         raise ConfigError(f"{_NEEDED} belong together: give all three, or none under a scheduler")
@@ -59,8 +59,8 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         ) from None
     except RuntimeError as error:
         raise DeviceError(f"the processes did not find each other: {error}") from None
-    _joined = True
-    logger.info("process %d of %d", jax.process_index(), jax.process_count())
+    _n_processes = jax.process_count()
+    logger.info("process %d of %d", jax.process_index(), _n_processes)
 
 
 def _check(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -79,16 +79,12 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
 
 def count() -> int:
     """Return the number of processes of this job."""
-    if not _joined:
-        return 1
-    import jax
-
-    return jax.process_count()
+    return max(_n_processes, 1)
 
 
 def first() -> bool:
     """Whether this is the process that speaks and writes."""
-    if not _joined:
+    if not _n_processes:
         return True
     import jax
 
@@ -97,7 +93,7 @@ def first() -> bool:
 
 def part() -> None:
     """Wait until all have sampled, and go on alone: what is left is the first process's work."""
-    if _joined:
+    if _n_processes:
         import jax
 
         jax.distributed.shutdown()
@@ -105,7 +101,7 @@ def part() -> None:
 
 def why_lost(error: BaseException) -> str | None:
     """Return what to say of an error that another process's end has caused; None if it has not."""
-    if not _joined:
+    if not _n_processes:
         return None
     import jax
 
@@ -121,7 +117,7 @@ def why_lost(error: BaseException) -> str | None:
 
 def leave_at_once(code: int) -> None:
     """End this process without waiting for others, if there are any; else return."""
-    if _joined:
+    if _n_processes:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
