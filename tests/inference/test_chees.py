@@ -226,6 +226,10 @@ def test_short_chains_are_not_taken_for_worse_ones(many_fit):
     values = many_fit.sample_stats["log_likelihood"].values
     for first in range(0, 96, 8):
         assert measures.worse_chains(values[:, first : first + 8], 3.0, 4) == ()
+    # One of 32 may rightly be where there is a 32nd of the posterior.
+    rare = values - np.where(np.arange(32) == 5, 3 * values.std() + 3, 0)[:, None]
+    assert measures.worse_chains(rare, 3.0, 4) == ()
+    assert measures.worse_chains(rare, 3.0) == (5,)
 
 
 def test_the_picture_is_of_superchains(many_fit):
