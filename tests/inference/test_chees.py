@@ -74,6 +74,7 @@ def test_the_posterior_is_that_of_nuts(many_fit, faithful_fit):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::gmm_bayes.errors.ConvergenceWarning")
 def test_it_is_where_it_is_far_from_normal():
     """Labels switch there, so what does not depend on them is compared."""
     X, k, _ = overlapping()
