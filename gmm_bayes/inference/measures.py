@@ -207,6 +207,9 @@ def worse_chains(
     best = together[together.mean(axis=1).argmax()]
     # Below a tenth of a nat two chains say the same whatever their spread.
     allowed = allowed_sd * best.std() + 0.1
+    if groups:
+        # Of n chains one may rightly be where there is but an n-th of the posterior.
+        allowed += np.log(len(means))
     return tuple(int(c) for c in np.flatnonzero(means < best.mean() - allowed))
 
 
