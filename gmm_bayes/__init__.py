@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gmm_bayes import datasets, errors, plots
+    from gmm_bayes.checking.calibration import simulation_based_calibration
+    from gmm_bayes.checking.calibration_verdict import Calibration
     from gmm_bayes.checking.candidates import Comparison
     from gmm_bayes.checking.comparison import compare_n_components
     from gmm_bayes.checking.evidence import Evidence, log_evidence
@@ -48,6 +50,8 @@ _HOMES = {
     "datasets": "gmm_bayes.datasets",
     "errors": "gmm_bayes.errors",
     "plots": "gmm_bayes.plots",
+    "Calibration": "gmm_bayes.checking.calibration_verdict",
+    "simulation_based_calibration": "gmm_bayes.checking.calibration",
     "Comparison": "gmm_bayes.checking.candidates",
     "compare_n_components": "gmm_bayes.checking.comparison",
     "Evidence": "gmm_bayes.checking.evidence",
@@ -95,6 +99,7 @@ _HOMES = {
 __all__ = [
     "NUTS",
     "BayesianGMM",
+    "Calibration",
     "Comparison",
     "ConditionalMixture",
     "CredibleBall",
@@ -137,6 +142,7 @@ __all__ = [
     "plots",
     "responsibilities",
     "sample_predictive",
+    "simulation_based_calibration",
     "stack_chains",
     "with_groups",
 ]

@@ -8,7 +8,7 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.inference.standardization import Standardization
 
-__all__ = ["label_free_quantities", "spread_rows"]
+__all__ = ["draw_scores", "label_free_quantities", "spread_rows"]
 
 _ANCHORS = 10
 # Rows over which the entropy is averaged, at most; fewer where there are many large draws, so that
@@ -88,7 +88,7 @@ def _at_rows(fit: GMMFit, draws: MixtureParameters) -> tuple[np.ndarray, np.ndar
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for begin in range(0, n_draws, size):
             some = slice(begin, begin + size)
-            scores = _scores(X, weights[some], means[some], tril[some])
+            scores = draw_scores(X, weights[some], means[some], tril[some])
             largest = scores.max(axis=1, keepdims=True)
             shares = np.exp(scores - largest)
             total = shares.sum(axis=1, keepdims=True)
@@ -99,8 +99,17 @@ def _at_rows(fit: GMMFit, draws: MixtureParameters) -> tuple[np.ndarray, np.ndar
     return log_density - units.log_volume, np.where(entropy < _NO_ENTROPY, 0.0, entropy)
 
 
-def _scores(X: np.ndarray, weights: np.ndarray, means: np.ndarray, tril: np.ndarray) -> np.ndarray:
-    """Log of weight times density, shape (S, K, rows). In NumPy, where nothing is compiled."""
+def draw_scores(
+    X: np.ndarray, weights: np.ndarray, means: np.ndarray, tril: np.ndarray
+) -> np.ndarray:
+    """Log of weight times density, shape (S, K, rows). In NumPy, where nothing is compiled.
+
+    Parameters
+    ----------
+    X : ndarray, shape (rows, D)
+    weights, means, tril : ndarray, shapes (S, K), (S, K, D) and (S, K, D, D)
+        Draws of a mixture.
+    """
     n_draws, k, d = means.shape
     tril = np.where(np.eye(d, dtype=bool) & (tril == 0), np.finfo(float).tiny, tril)
     whiten = np.linalg.inv(tril)
