@@ -20,7 +20,15 @@ from gmm_bayes.inference.affine import AffineMap, BlockMap
 from gmm_bayes.inference.potential import Data, ModelSpec, potential
 from gmm_bayes.inference.progress import Progress
 
-__all__ = ["Adaptation", "Programs", "Settings", "Warmup", "away_from_resonance", "run_group"]
+__all__ = [
+    "Adaptation",
+    "Programs",
+    "Settings",
+    "Warmup",
+    "advance",
+    "away_from_resonance",
+    "run_group",
+]
 
 # Draws that one call of the compiled program can make at most: the size of its output buffers.
 _BLOCK = 50
@@ -86,7 +94,7 @@ class Settings(NamedTuple):
     data: Data
 
 
-def _advance(
+def advance(
     state: Any,
     fresh: Any,
     start: Any,
@@ -129,7 +137,7 @@ def _advance(
 def _advance_group(
     state: Any, fresh: Any, start: Any, key: Any, n_draws: Any, settings: Settings, **fixed: Any
 ) -> Any:
-    one: Callable[..., Any] = partial(_advance, **fixed)
+    one: Callable[..., Any] = partial(advance, **fixed)
     axes = (0, None, 0, 0, None, None)
     return jax.vmap(one, in_axes=axes)(state, fresh, start, key, n_draws, settings)
 

@@ -16,7 +16,13 @@ from gmm_bayes.inference.devices import cpu_cores
 from gmm_bayes.inference.potential import Data, ModelSpec, potential, space
 from gmm_bayes.inference.threads import run_in_threads
 
-__all__ = ["Approximation", "blank_map", "normal_approximation", "value_and_gradient"]
+__all__ = [
+    "Approximation",
+    "blank_map",
+    "inverse_factor",
+    "normal_approximation",
+    "value_and_gradient",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -169,15 +175,15 @@ def _curvature(
     """The map of the normal approximation at a mode, and what became of the curvature."""
     if len(z) <= _DENSE_DIMENSION:
         hessian = _differences(z, np.arange(len(z))[:, None], data, spec)
-        factored = _factor(hessian)
+        factored = inverse_factor(hessian)
         if factored is None:
             return None
         return AffineMap(z, factored[0]), factored[1] or "dense"
     own, rest = space(spec, data.n_features).by_component()
     # The same parameter of every component is moved at once: components couple but weakly.
     moved = _differences(z, own.T, data, spec)
-    blocks = [_factor(moved[:, place].T) for place in own]
-    others = _factor(_differences(z, rest[:, None], data, spec)[:, rest])
+    blocks = [inverse_factor(moved[:, place].T) for place in own]
+    others = inverse_factor(_differences(z, rest[:, None], data, spec)[:, rest])
     if others is None or any(block is None for block in blocks):
         return None
     order = np.concatenate([own.ravel(), rest])
@@ -219,7 +225,7 @@ def _differences(z: np.ndarray, directions: np.ndarray, data: Data, spec: ModelS
     return np.concatenate(run_in_threads(jobs, workers, device))
 
 
-def _factor(hessian: np.ndarray) -> tuple[np.ndarray, str] | None:
+def inverse_factor(hessian: np.ndarray) -> tuple[np.ndarray, str] | None:
     """An upper triangular factor U with U U' the inverse of a curvature, as good as that allows.
 
     Returns the factor and a word where the curvature was not positive definite, or None.

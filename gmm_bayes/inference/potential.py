@@ -31,6 +31,7 @@ __all__ = [
     "Data",
     "ModelSpec",
     "log_prior",
+    "mixture_at",
     "potential",
     "sample_prior",
     "site_values",
@@ -54,7 +55,7 @@ class Data(NamedTuple):
     @property
     def n_features(self) -> int:
         """Number of columns."""
-        return self.prior.mean_loc.shape[1]
+        return self.prior.mean_loc.shape[-1]
 
 
 @partial(jax.jit, static_argnames="spec")
@@ -119,6 +120,15 @@ def site_values(start: MixtureParameters, spec: ModelSpec) -> dict[str, Any]:
     scales, correlation = COVARIANCE_STRUCTURES[spec.covariance_type].sites(start.covariances)
     sites = {WEIGHTS: start.weights, MEANS: start.means, SCALES: scales}
     return sites if correlation is None else {**sites, CORRELATION_CHOLESKY: correlation}
+
+
+def mixture_at(z: np.ndarray, spec: ModelSpec, n_features: int) -> MixtureParameters:
+    """Return the mixture at an unconstrained vector (dimension,): the way back."""
+    sites = space(spec, n_features).sites(z)
+    tril = COVARIANCE_STRUCTURES[spec.covariance_type].scale_tril(
+        sites[SCALES], sites.get(CORRELATION_CHOLESKY), spec.n_components, n_features
+    )
+    return MixtureParameters(sites[WEIGHTS], sites[MEANS], tril)
 
 
 @partial(jax.jit, static_argnames=("spec", "n_obs", "n_draws"))

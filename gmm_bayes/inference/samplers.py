@@ -119,7 +119,7 @@ class NUTS:
             # Needed for the verdict, and slow to import: better now than after the sampling.
             arviz_bridge.import_arviz()
             programs = compiling.result()
-        programs.settings = Settings(self._warmup(plan.adapted), plan.affine, problem.data)
+        programs.settings = Settings(self.warmup(plan.adapted), plan.affine, problem.data)
         compiled = time.perf_counter()
         fields = self._sample(problem, programs, plan, method, progress)
         warmup_steps = fields.pop("warmup_steps")
@@ -160,12 +160,13 @@ class NUTS:
         """The program, which serves a start that turns out not to be adapted as well."""
         data, spec = problem.data, problem.spec
         affine = blank_map(data, spec) if hoped else unit_map(problem.space.dimension)
-        longest = max(self._warmup(adapted).num_draws for adapted in {hoped, False})
+        longest = max(self.warmup(adapted).num_draws for adapted in {hoped, False})
         adaptation = Adaptation(longest, self.max_tree_depth, self.dense_mass)
-        settings = Settings(self._warmup(hoped), affine, data)
+        settings = Settings(self.warmup(hoped), affine, data)
         return Programs(adaptation, spec, self._group_size(method), settings).compile()
 
-    def _warmup(self, adapted: bool) -> Warmup:
+    def warmup(self, adapted: bool) -> Warmup:
+        """What the warm-up does where chains start adapted, and where they do not."""
         usual = _SHORT_WARMUP if adapted else _LONG_WARMUP
         num_draws = usual if self.num_warmup is None else self.num_warmup
         return Warmup(num_draws, not adapted, self.target_accept_prob)

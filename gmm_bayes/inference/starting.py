@@ -16,13 +16,21 @@ from gmm_bayes.inference.laplace import (
     value_and_gradient,
 )
 
-__all__ = ["Plan", "adapted_plan", "departure_from_normal", "plain_plan"]
+__all__ = [
+    "ATTEMPTS",
+    "LARGEST_DEPARTURE",
+    "PROBES",
+    "Plan",
+    "adapted_plan",
+    "departure_from_normal",
+    "plain_plan",
+]
 
-_ATTEMPTS = 5
-_PROBES = 100
+ATTEMPTS = 5
+PROBES = 100
 # Of `departure_from_normal`. Measured: 0.1 to 0.93 where chains in the new coordinates are the
 # better ones, 1.2 to 18 with empty or overlapping components.
-_LARGEST_DEPARTURE = 1.0
+LARGEST_DEPARTURE = 1.0
 
 
 class Plan(NamedTuple):
@@ -68,14 +76,14 @@ def adapted_plan(problem: Problem, mixture: MixtureParameters, *, forced: bool) 
         "mode_gradients": found.n_gradients,
         "departure_from_normal": departure,
     }
-    if not forced and not departure < _LARGEST_DEPARTURE:
+    if not forced and not departure < LARGEST_DEPARTURE:
         reason = (
             f"the posterior is not close to a normal distribution at its mode (departure "
-            f"{departure:.2g}, at most {_LARGEST_DEPARTURE}): components overlap or are empty"
+            f"{departure:.2g}, at most {LARGEST_DEPARTURE}): components overlap or are empty"
         )
         return plain_plan(problem, mixture, identity, reason, facts)
     dimension = problem.space.dimension
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         starts = np.stack([rng.standard_normal(dimension) for rng in problem.rngs])
         if _finite(found.affine.apply(starts), problem):
             return Plan(found.affine, starts, True, {"preconditioning": "laplace", **facts})
@@ -108,14 +116,14 @@ def plain_plan(
     InferenceError
         If the density is not finite at several sets of starts.
     """
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         moved = [jitter(mixture, problem.spec, problem.n_obs, rng) for rng in problem.rngs]
         starts = np.stack([problem.vector(one) for one in moved])
         if _finite(starts, problem):
             words = {"preconditioning": "none", "reason": reason, **(facts or {})}
             return Plan(identity, starts, False, words)
     raise InferenceError(
-        f"the log density is not finite at {_ATTEMPTS} sets of starting points near the EM "
+        f"the log density is not finite at {ATTEMPTS} sets of starting points near the EM "
         "solution: check the priors against the units of the data, or give init=MixtureParameters"
     )
 
@@ -131,11 +139,11 @@ def departure_from_normal(
     grow with the dimension.
     """
     worst = 0.0
-    for eta in rng.standard_normal((_PROBES, len(found.affine.loc))):
+    for eta in rng.standard_normal((PROBES, len(found.affine.loc))):
         _, gradient = value_and_gradient(found.affine.apply(eta), problem.data, problem.spec)
         difference = found.affine.pull_back(np.asarray(gradient)) - eta
         worst = max(worst, float(np.sqrt(np.mean(difference**2))))
-        if not worst < _LARGEST_DEPARTURE:
+        if not worst < LARGEST_DEPARTURE:
             break
     return worst
 

@@ -131,13 +131,13 @@ def test_chains_run_in_coordinates_by_component(faithful, faithful_fit, monkeypa
 
 def test_curvature_falls_back_step_by_step():
     good = np.array([[4.0, 1.0], [1.0, 9.0]])
-    factor, words = laplace._factor(good)
+    factor, words = laplace.inverse_factor(good)
     np.testing.assert_allclose(factor @ factor.T, np.linalg.inv(good), rtol=1e-12)
     assert words == ""
     assert np.tril(factor, -1).sum() == 0
 
     saddle = np.array([[4.0, 7.0], [7.0, 9.0]])
-    factor, words = laplace._factor(saddle)
+    factor, words = laplace.inverse_factor(saddle)
     assert words == "regularized"
     # Along the direction that bends upwards the curvature is kept.
     values = np.linalg.eigvalsh(np.array([[1.0, 7 / 6], [7 / 6, 1.0]]))
@@ -147,12 +147,12 @@ def test_curvature_falls_back_step_by_step():
     )
 
     holed = np.array([[4.0, np.nan], [np.nan, 9.0]])
-    factor, words = laplace._factor(holed)
+    factor, words = laplace.inverse_factor(holed)
     assert words == "diagonal"
     np.testing.assert_allclose(factor, np.diag([0.5, 1 / 3]))
 
-    assert laplace._factor(np.array([[0.0, 0.0], [0.0, 1.0]])) is None
-    assert laplace._factor(np.array([[np.inf, 0.0], [0.0, 1.0]])) is None
+    assert laplace.inverse_factor(np.array([[0.0, 0.0], [0.0, 1.0]])) is None
+    assert laplace.inverse_factor(np.array([[np.inf, 0.0], [0.0, 1.0]])) is None
 
 
 @pytest.fixture(scope="module")
