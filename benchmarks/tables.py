@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+import check_tables
 import record
 import targets
 
@@ -254,6 +255,8 @@ TABLES = {
     "scaling": scaling_table,
     "em": em_table,
     "em_memory": em_memory_table,
+    "calibration": lambda rows: table(*check_tables.calibration(rows["calibration"])),
+    "coverage": lambda rows: table(*check_tables.coverage(rows["coverage"])),
     "gpu": gpu_tables,
     "machines": machines_table,
 }

@@ -1,6 +1,6 @@
 """What the package must reach, judged from rows. A ratio needs both of its rows."""
 
-BENCHMARKS = ("gradient", "sampling", "first_result", "scaling", "em")
+BENCHMARKS = ("gradient", "sampling", "first_result", "scaling", "em", "calibration", "coverage")
 _SMALL, _MIDDLE, _LARGE = (500, 8, 2), (10_000, 6, 5), (100_000, 10, 10)
 _HUGE = (1_000_000, 10, 10)
 _EM_SIZE = (100_000, 16, 16)

@@ -12,20 +12,8 @@ from gmm_bayes.core.covariance import CovarianceStructure
 from gmm_bayes.inference.label_free import draw_scores
 from gmm_bayes.model.priors import PriorArrays
 
-__all__ = ["LABEL_FREE", "quantities"]
+__all__ = ["quantities"]
 
-# Those of `quantities` that stay the same when components change places.
-LABEL_FREE = (
-    "log_likelihood",
-    "log_prior",
-    "log_joint",
-    "sorted_weights",
-    "mixture_mean",
-    "mixture_trace",
-    "mixture_log_det",
-    "entropy",
-    "log_density",
-)
 _TINY = np.finfo(float).tiny
 # Numbers held at once.
 _CHUNK = 2**22
@@ -51,8 +39,11 @@ def quantities(
     Returns
     -------
     dict of ndarray, shape (S,)
-        By name: those of `LABEL_FREE` first, then the parameters, without those that follow from
-        others. Nats where they are logs; `log_density` is the mixture's, at the prior's centres.
+        By name: first `log_likelihood`, `log_prior` and `log_joint` (up to a constant), then what
+        stays the same when components change places (`sorted_weights`, `mixture_mean`,
+        `mixture_trace` and `mixture_log_det` of the mixture's covariance, `entropy` of the
+        responsibilities, `log_density` of the mixture at the prior's centres), then the parameters,
+        without those that follow from others. Nats where they are logs.
 
     Notes
     -----
@@ -65,7 +56,7 @@ def quantities(
        A. Vehtari (2025). Simulation-based calibration checking for Bayesian computation: the choice
        of test quantities shapes sensitivity. Bayesian Analysis 20.
     """
-    parts = {**_label_free(sites, X, prior, structure), **_parameters(sites)}
+    parts = {**_of_mixture(sites, X, prior, structure), **_parameters(sites)}
     flat = {}
     for name, values in parts.items():
         for place in np.ndindex(values.shape[1:]):
@@ -74,7 +65,7 @@ def quantities(
     return flat
 
 
-def _label_free(
+def _of_mixture(
     sites: dict[str, np.ndarray],
     X: np.ndarray,
     prior: PriorArrays,

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binom, poisson
+from scipy.stats import binom, norm, poisson
 
 __all__ = ["Band", "counts_below", "departure", "p_values", "simultaneous_band"]
 
@@ -11,6 +11,9 @@ __all__ = ["Band", "counts_below", "departure", "p_values", "simultaneous_band"]
 _HALVINGS = 40
 # Standard errors by which a mean or a spread must be off before it is given as the direction.
 _CLEAR = 2.0
+# Posterior standard deviations of a bias above which most truths are beyond all draws, and their
+# ranks say nothing about the width.
+_FAR_OFF = 1.0
 
 
 class Band(NamedTuple):
@@ -119,13 +122,13 @@ def departure(ranks: np.ndarray, n_draws: int) -> str:
     n_draws : int
         L: ranks are 0 ... L.
     """
-    n, middle = len(ranks), n_draws / 2
-    variance = ((n_draws + 1) ** 2 - 1) / 12
-    shift = (ranks.mean() - middle) / np.sqrt(variance / n)
-    # Of the squared distance from the middle, which for uniform numbers has 0.8 times the variance
-    # of its mean's square.
-    squares = (ranks - middle) ** 2
-    spread = (squares.mean() / variance - 1) / np.sqrt(0.8 / n)
+    # As normal scores, of which a bias moves the mean alone, and a wrong width the variance alone.
+    possible = norm.ppf((np.arange(n_draws + 1) + 0.5) / (n_draws + 1))
+    scores = possible[ranks] / possible.std()
+    shift = scores.mean() * np.sqrt(len(ranks))
+    spread = (scores.var() - 1) * np.sqrt(len(ranks) / 2)
+    if abs(scores.mean()) > _FAR_OFF:
+        spread = 0.0
     words = []
     if abs(shift) > _CLEAR:
         words.append((abs(shift), f"biased {'low' if shift > 0 else 'high'}"))

@@ -2,19 +2,10 @@
 
 import numpy as np
 import pytest
+from made_up_ranks import NUM_RANKED, normal_ranks
 from scipy.stats import binom
 
 from gmm_bayes.checking.uniformity import counts_below, departure, p_values, simultaneous_band
-
-NUM_RANKED = 99
-
-
-def normal_ranks(n_simulations, *, sd=1.0, shift=0.0, seed=0):
-    """Ranks of truths among draws of a normal posterior that is off by a shift and a factor."""
-    rng = np.random.default_rng(seed)
-    truth = rng.standard_normal(n_simulations)
-    draws = shift + sd * rng.standard_normal((n_simulations, NUM_RANKED))
-    return (draws < truth[:, None]).sum(axis=1)
 
 
 @pytest.mark.parametrize("n_simulations", [60, 1000])
@@ -88,7 +79,8 @@ def test_counts_below():
         ({"shift": 0.2}, "biased high"),
         ({"shift": -0.2}, "biased low"),
         ({"sd": 0.6, "shift": 0.2}, "too narrow and biased high"),
-        ({"sd": 0.9, "shift": -0.6}, "biased low and too narrow"),
+        ({"sd": 0.85, "shift": -0.55}, "biased low and too narrow"),
+        ({"sd": 0.7, "shift": -3.0}, "biased low"),
     ],
 )
 def test_faults_are_caught_and_described(fault, words):
@@ -98,10 +90,10 @@ def test_faults_are_caught_and_described(fault, words):
 
 
 def test_another_shape_is_said_to_be_one():
-    """Too many ranks at a quarter and three quarters: centre and spread are as they should be."""
+    """All ranks one sd from the middle: centre and spread are as they should be."""
     rng = np.random.default_rng(4)
     side = rng.choice([-1, 1], 1000)
-    ranks = np.round(49.5 + side * (28.9 + rng.uniform(-2, 2, 1000))).astype(int)
+    ranks = np.round(49.5 + side * (34.2 + rng.uniform(-2, 2, 1000))).astype(int)
     assert p_values(counts_below(ranks, NUM_RANKED), 1000) < 1e-6
     assert departure(ranks, NUM_RANKED) == "of another shape"
 
