@@ -212,6 +212,28 @@ def em_memory_table(rows):
     return table(header, lines)
 
 
+def many_table(rows):
+    header = ["method", "sampler", "sets", "ms a fit", "CPU ms a fit", "against fit_many"]
+    header += ["median of min bulk ESS", "median of max R-hat", "divergences", "gradients a fit"]
+    ours = {r["problem"]: r["seconds"] for r in rows["many"] if r["method"] == "fit_many"}
+    lines = [
+        [
+            row["method"],
+            row["problem"],
+            number(row["num_sets"]),
+            number(1e3 * row["seconds"]),
+            number(1e3 * row["cpu_seconds"]),
+            f"{number(row['seconds'] / ours[row['problem']])}x" if row["problem"] in ours else "–",
+            number(row["min_bulk_ess"]),
+            f"{row['max_rhat']:.3f}",
+            number(row["divergences"]),
+            number(round(row["num_gradients"] / row["num_sets"])),
+        ]
+        for row in rows["many"]
+    ]
+    return table(header, lines)
+
+
 def gpu_tables(rows):
     parts = [f(rows, gpu=True) for f in (gradient_table, sampling_table, scaling_table)]
     measured = [part for part in parts if part != NOT_MEASURED]
@@ -257,6 +279,7 @@ TABLES = {
     "em_memory": em_memory_table,
     "calibration": lambda rows: table(*check_tables.calibration(rows["calibration"])),
     "coverage": lambda rows: table(*check_tables.coverage(rows["coverage"])),
+    "many": many_table,
     "gpu": gpu_tables,
     "machines": machines_table,
 }

@@ -1,6 +1,15 @@
 """What the package must reach, judged from rows. A ratio needs both of its rows."""
 
-BENCHMARKS = ("gradient", "sampling", "first_result", "scaling", "em", "calibration", "coverage")
+BENCHMARKS = (
+    "gradient",
+    "sampling",
+    "first_result",
+    "scaling",
+    "em",
+    "many",
+    "calibration",
+    "coverage",
+)
 _SMALL, _MIDDLE, _LARGE = (500, 8, 2), (10_000, 6, 5), (100_000, 10, 10)
 _HUGE = (1_000_000, 10, 10)
 _EM_SIZE = (100_000, 16, 16)
@@ -45,6 +54,7 @@ def judge(rows):
         *_million(rows["scaling"]),
         *_gpu(rows["sampling"]),
         *_em(rows["em"]),
+        *_many(rows["many"]),
     ]
 
 
@@ -162,6 +172,16 @@ def _em(rows):
     beyond = [] if few is None else [mb - few for mb in memory[_HUGE]]
     name = f"memory of fit_em beyond the data and beyond a fit of 1000 rows, {_name(_HUGE)}"
     yield _under(name, 300, "MB", beyond)
+
+
+def _many(rows):
+    ours = {r["problem"]: r["seconds"] for r in rows if r["method"] == "fit_many"}
+    for loop in ("nothing compiles", "each length compiles"):
+        theirs = [r for r in rows if r["method"].endswith(loop) and r["problem"] in ours]
+        ratios = [r["seconds"] / ours[r["problem"]] for r in theirs]
+        yield _times(
+            f"fit_many against a loop over fit in which {loop}, (30 to 60, 2, 2)", 50, ratios
+        )
 
 
 def _name(size):

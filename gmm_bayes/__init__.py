@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gmm_bayes.estimator import BayesianGMM
     from gmm_bayes.inference.diagnostics import Diagnosis, diagnose
     from gmm_bayes.inference.em_fit import EMFit
+    from gmm_bayes.inference.many_fits import fit_many
+    from gmm_bayes.inference.many_result import ManyFits
     from gmm_bayes.inference.maximum_likelihood import fit_em
     from gmm_bayes.inference.result import GMMFit, load
     from gmm_bayes.inference.runner import fit
@@ -64,6 +66,8 @@ _HOMES = {
     "Diagnosis": "gmm_bayes.inference.diagnostics",
     "diagnose": "gmm_bayes.inference.diagnostics",
     "EMFit": "gmm_bayes.inference.em_fit",
+    "fit_many": "gmm_bayes.inference.many_fits",
+    "ManyFits": "gmm_bayes.inference.many_result",
     "fit_em": "gmm_bayes.inference.maximum_likelihood",
     "GMMFit": "gmm_bayes.inference.result",
     "load": "gmm_bayes.inference.result",
@@ -109,6 +113,7 @@ __all__ = [
     "GMMFit",
     "GaussianMixture",
     "Laplace",
+    "ManyFits",
     "MergedComponents",
     "MixtureParameters",
     "Partition",
@@ -129,6 +134,7 @@ __all__ = [
     "errors",
     "fit",
     "fit_em",
+    "fit_many",
     "flag_anomalies",
     "gaussian_mixture",
     "load",

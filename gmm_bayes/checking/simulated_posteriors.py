@@ -1,8 +1,6 @@
 """Data sets drawn from the prior, the posteriors of many data sets of one size, ranks in them."""
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,18 +10,15 @@ import xarray as xr
 from gmm_bayes._vocabulary import CHAIN, COVARIANCES, DATA, DRAW
 from gmm_bayes.checking.ranked_quantities import quantities
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
-from gmm_bayes.core.likelihood import RowBlocks, block_rows
-from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.core.unconstrained import LogPrior
+from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.compilation import forget_programs, persistent_cache
-from gmm_bayes.inference.devices import cpu_cores, double_precision
-from gmm_bayes.inference.initialization import em_start, match_to_prior
-from gmm_bayes.inference.many import sample_many
+from gmm_bayes.inference.devices import double_precision
+from gmm_bayes.inference.initialization import em_starts, match_to_prior
+from gmm_bayes.inference.many import sample_many, stack
 from gmm_bayes.inference.potential import ModelSpec, log_prior, sample_prior
 from gmm_bayes.inference.samplers import NUTS
 from gmm_bayes.inference.standardization import Standardization
-from gmm_bayes.inference.threads import run_in_threads
 from gmm_bayes.model.priors import PriorArrays
 
 __all__ = ["Sites", "draw_posteriors", "rank_truths", "simulate"]
@@ -88,17 +83,23 @@ def draw_posteriors(
     start_seed, chain_seed = seed.spawn(2)
     forget_programs()
     with persistent_cache(), double_precision(), jax.default_device(device):
-        jobs = [
-            partial(_prepare, rows, prior, unit, spec, int(word))
-            for rows, prior, unit, word in zip(
-                X, priors, units, start_seed.generate_state(len(X)), strict=True
-            )
+        standard = [
+            PriorArrays(*unit.apply_to_priors(prior))
+            for unit, prior in zip(units, priors, strict=True)
         ]
-        workers = cpu_cores() if device.platform == "cpu" else 1
-        prepared = run_in_threads(jobs, workers, device)
-        rows, log_priors, starts = jax.tree.map(lambda *a: np.stack(a), *prepared)
+        values = [unit.apply(one) for unit, one in zip(units, X, strict=True)]
+        rows = stack([block_rows(one) for one in values])
+        em_seeds = [int(word) for word in start_seed.generate_state(len(X))]
+        found = em_starts(values, rows, spec, init="kmeans", n_init=_STARTS, seeds=em_seeds)
         made = sample_many(
-            rows, log_priors, starts, spec, sampler, chain_seed, device=device, progress=shown
+            rows,
+            stack([log_prior(prior, spec) for prior in standard]),
+            stack([match_to_prior(*pair) for pair in zip(found, standard, strict=True)]),
+            spec,
+            sampler,
+            chain_seed,
+            device=device,
+            progress=shown,
         )
     each = [unit.restore(made.sites_of(i), structure) for i, unit in enumerate(units)]
     facts = {
@@ -107,21 +108,6 @@ def draw_posteriors(
         "divergences": made.stats["diverging"].sum(axis=(1, 2)),
     }
     return {name: np.stack([one[name] for one in each]) for name in each[0]}, pd.DataFrame(facts)
-
-
-def _prepare(
-    rows: np.ndarray,
-    prior: PriorArrays,
-    units: Standardization,
-    spec: ModelSpec,
-    seed: int,
-    stop: Any,
-) -> tuple[RowBlocks, LogPrior, MixtureParameters]:
-    """One data set in standard units, and where the search for its mode begins."""
-    standard = PriorArrays(*units.apply_to_priors(prior))
-    X = units.apply(rows)
-    start = em_start(X, spec, init="kmeans", n_init=_STARTS, seed=seed)
-    return block_rows(X), log_prior(standard, spec), match_to_prior(start, standard)
 
 
 def rank_truths(

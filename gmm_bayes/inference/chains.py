@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -193,8 +193,18 @@ def away_from_resonance(step_size: np.ndarray) -> np.ndarray:
     return step_size
 
 
+class Advances(Protocol):
+    """What runs a group of chains: a compiled program and its settings."""
+
+    settings: Settings
+    blank: Any
+
+    def advance(self, state: Any, fresh: bool, start: Any, key: Any, n_draws: int) -> Any:
+        """Make some draws with every chain of the group."""
+
+
 def run_group(
-    programs: Programs,
+    programs: Advances,
     num_samples: int,
     starts: np.ndarray,
     keys: np.ndarray,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import numpy as np
@@ -12,11 +13,12 @@ from scipy.spatial import cKDTree
 from gmm_bayes._validation import check_choice, check_finite
 from gmm_bayes._vocabulary import INIT_METHODS, InitMethod
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
-from gmm_bayes.core.likelihood import block_rows
+from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.em import (
     ROWS_PER_BLOCK,
     VARIANCE_FLOOR,
+    Solutions,
     hard_moments,
     is_singular,
     maximise,
@@ -30,6 +32,7 @@ __all__ = [
     "check_init",
     "check_start",
     "em_start",
+    "em_starts",
     "first_moments",
     "jitter",
     "match_to_prior",
@@ -43,6 +46,8 @@ logger = logging.getLogger(__name__)
 # Enough to compare starts, and for the search for the mode to go on from: nats a row.
 _TOLERANCE = 1e-5
 _MAX_ITERATIONS = 300
+# Data sets whose EM runs in one program: all wait for the slowest.
+_SETS_TOGETHER = 64
 # Starts are tried on so many rows, drawn at random: the best of them is followed on all rows by the
 # search for the mode, or by the chains themselves.
 _MANY_ROWS = 20_000
@@ -91,6 +96,52 @@ def em_start(
     if is_singular(found, VARIANCE_FLOOR)[best]:
         logger.info("every EM solution has a component on the variance floor")
     return MixtureParameters(*(np.asarray(a)[best] for a in found.mixture))
+
+
+def em_starts(
+    X: Sequence[np.ndarray],
+    rows: RowBlocks,
+    spec: ModelSpec,
+    *,
+    init: InitMethod,
+    n_init: int,
+    seeds: Sequence[int],
+) -> list[MixtureParameters]:
+    """Best regular solution of EM over several starts, for each of many data sets at once.
+
+    Parameters
+    ----------
+    X : sequence of ndarray, shape (n_obs, n_features)
+        Rows of each set in standard units.
+    rows : RowBlocks
+        The same, with a leading axis of sets and filled to equal lengths.
+    spec, init, n_init
+        As for `em_start`.
+    seeds : sequence of int
+    """
+    methods, k = start_methods(init, n_init), spec.n_components
+    moments = np.stack([first_moments(x, k, methods, s) for x, s in zip(X, seeds, strict=True)])
+    tolerance = np.array([_TOLERANCE * len(x) for x in X])
+    found: list[MixtureParameters] = []
+    for first in range(0, len(X), _SETS_TOGETHER):
+        # The last ones are taken with some of those before, so that one program serves.
+        begin = max(0, min(first, len(X) - _SETS_TOGETHER))
+        some = slice(begin, begin + _SETS_TOGETHER)
+        block = jax.tree.map(lambda a, s=some: a[s], (moments, rows, tolerance))
+        solutions = jax.tree.map(np.asarray, _maximise_many(*block, spec=spec))
+        for i in range(first - begin, len(block[2])):
+            own = jax.tree.map(lambda a, i=i: a[i], solutions)
+            best = ranking(own, VARIANCE_FLOOR)[0]
+            found.append(MixtureParameters(*(a[best] for a in own.mixture)))
+    return found
+
+
+@partial(jax.jit, static_argnames="spec")
+def _maximise_many(
+    moments: jax.Array, rows: RowBlocks, tolerance: jax.Array, *, spec: ModelSpec
+) -> Solutions:
+    one = partial(maximise, floor=VARIANCE_FLOOR, spec=spec, max_iter=_MAX_ITERATIONS)
+    return jax.vmap(lambda m, r, t: one(m, r, t))(moments, rows, tolerance)
 
 
 def start_methods(init: InitMethod, n_init: int) -> list[InitMethod]:

@@ -17,6 +17,7 @@ from gmm_bayes.inference.potential import Data, ModelSpec, potential, space
 from gmm_bayes.inference.threads import run_in_threads
 
 __all__ = [
+    "DIFFERENCE_STEP",
     "Approximation",
     "blank_map",
     "inverse_factor",
@@ -31,7 +32,7 @@ _MAX_STEPS, _MAX_NEWTON_STEPS = 500, 20
 _MANY_ROWS = 50_000
 # Step of the central differences, in standard units: parameters matter on a scale of one, so the
 # relative error is of the order of 1e-8 whatever the number of rows.
-_STEP = 1e-4
+DIFFERENCE_STEP = 1e-4
 # Above it the curvature is taken component by component: a dense one of 3000 dimensions fills 72 MB
 # and takes 6000 gradients.
 _DENSE_DIMENSION = 3000
@@ -211,10 +212,10 @@ def _differences(z: np.ndarray, directions: np.ndarray, data: Data, spec: ModelS
         out = np.empty((len(places), len(z)))
         for row, place in zip(out, places, strict=True):
             step = np.zeros_like(z)
-            step[place] = _STEP
+            step[place] = DIFFERENCE_STEP
             ahead = _evaluate(z + step, data, spec)[1]
             behind = _evaluate(z - step, data, spec)[1]
-            row[:] = (ahead - behind) / (2 * _STEP)
+            row[:] = (ahead - behind) / (2 * DIFFERENCE_STEP)
         return out
 
     (device,) = data.rows.values.devices()

@@ -27,7 +27,7 @@ from gmm_bayes.inference.progress import Progress
 from gmm_bayes.inference.samplers import NUTS
 from gmm_bayes.inference.threads import in_background, run_in_threads
 
-__all__ = ["ManyDraws", "sample_many"]
+__all__ = ["ManyDraws", "sample_many", "stack"]
 
 # Data sets in a block. Measured on two cores: more sets make better use of vector instructions,
 # but wait for the longest trajectory among them and leave the cache.
@@ -72,8 +72,8 @@ class ManyDraws:
         """The model's sites, shapes (n_sets, num_chains, num_samples, ...)."""
         return self._space.sites(self.z)
 
-    def sites_of(self, i: int) -> dict[str, np.ndarray]:
-        """The sites of one set, shapes (num_chains, num_samples, ...)."""
+    def sites_of(self, i: int | slice) -> dict[str, np.ndarray]:
+        """The sites of one set, shapes (num_chains, num_samples, ...), or of some."""
         return self._space.sites(self.z[i])
 
 
@@ -191,9 +191,8 @@ def _run(
     affine = AffineMap(plans.affine.loc[job.sets], plans.affine.factor[job.sets])
     of_block = programs.with_settings(Settings(job.warmup, affine, some))
     # A group of `run_group` is all chains of all sets of the block.
-    lanes = (plans.starts[job.sets], keys[job.sets])
-    flat = [a.reshape(-1, *a.shape[2:]) for a in lanes]
-    fields = run_group(of_block, sampler.num_samples, *flat, bar, stop)
+    starts, words = (a[job.sets].reshape(-1, a.shape[-1]) for a in (plans.starts, keys))
+    fields = run_group(of_block, sampler.num_samples, starts, words, bar, stop)
     shape = (len(job.sets), sampler.num_chains)
     fields = {name: a.reshape(*shape, *a.shape[1:]) for name, a in fields.items()}
     for place, i in enumerate(job.sets[: job.n_real]):
@@ -249,6 +248,11 @@ def _children(seed: np.random.SeedSequence, n: int) -> list[np.random.SeedSequen
 def _adaptation(sampler: NUTS) -> Adaptation:
     longest = max(sampler.warmup(adapted).num_draws for adapted in (False, True))
     return Adaptation(longest, sampler.max_tree_depth, sampler.dense_mass)
+
+
+def stack(each: Sequence[Any]) -> Any:
+    """Join equal records of arrays, one for each set, into one with a leading axis."""
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *each)
 
 
 def _block(data: Data, sets: np.ndarray) -> Data:

@@ -49,7 +49,7 @@ from gmm_bayes.inference.samplers import NUTS, Laplace
 from gmm_bayes.inference.standardization import Standardization
 from gmm_bayes.model.priors import PriorArrays, Priors, default_priors
 
-__all__ = ["fit"]
+__all__ = ["attributes", "fit", "integer_seed"]
 
 logger = logging.getLogger(__name__)
 
@@ -144,10 +144,10 @@ def fit(
     prior_seed, em_seed, *chain_seeds = np.random.SeedSequence(words).spawn(2 + sampler.num_chains)
     begin = time.perf_counter()
     if priors is None:
-        priors = default_priors(table.values, spec.n_components, seed=_integer(prior_seed))
+        priors = default_priors(table.values, spec.n_components, seed=integer_seed(prior_seed))
     elif not isinstance(priors, Priors):
         raise TypeError(f"priors must be a gmm_bayes.Priors, got {type(priors).__name__}")
-    priors = priors.with_centers(table.values, spec.n_components, seed=_integer(prior_seed))
+    priors = priors.with_centers(table.values, spec.n_components, seed=integer_seed(prior_seed))
     prior = priors.arrays(spec.n_components, table.values.shape[1])
     for caution in cautions:
         warn_data(caution)
@@ -158,14 +158,16 @@ def fit(
     with persistent_cache(), double_precision(), jax.default_device(chosen_device):
         standard = PriorArrays(*units.apply_to_priors(prior))
 
-        some = units.apply(table.values[some_rows(len(table.values), _integer(em_seed))])
+        some = units.apply(table.values[some_rows(len(table.values), integer_seed(em_seed))])
 
         @cache
         def find_start() -> MixtureParameters:
             if isinstance(init, MixtureParameters):
                 solution = units.apply_to_parameters(init)
             else:
-                solution = em_start(some, spec, init=init, n_init=n_init, seed=_integer(em_seed))
+                solution = em_start(
+                    some, spec, init=init, n_init=n_init, seed=integer_seed(em_seed)
+                )
             return match_to_prior(solution, standard)
 
         rows = _blocks(table.values, units, precision, chosen_device, find_start)
@@ -177,7 +179,7 @@ def fit(
         draws = sampler.run(problem, progress=wanted(progress))
         draws.seconds["initialise"] += prepared - begin
         tree = label_draws(draws, table, prior, units, structure)
-    tree.attrs = _attributes(spec, sampler, draws, words, chosen_device)
+    tree.attrs = attributes(spec, sampler, draws, words, chosen_device)
     return _judge(GMMFit(tree))
 
 
@@ -237,11 +239,12 @@ def _check(
     return table, spec, sampler, init, words, cautions
 
 
-def _integer(seed: np.random.SeedSequence) -> int:
+def integer_seed(seed: np.random.SeedSequence) -> int:
+    """A seed as one integer."""
     return int(seed.generate_state(1)[0])
 
 
-def _attributes(
+def attributes(
     spec: ModelSpec,
     sampler: NUTS | Laplace,
     draws: Draws,

@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -358,9 +359,17 @@ def few_threads(X: np.ndarray) -> AbstractContextManager[Any]:
     On small products their threads spin rather than work: with four other processes on two cores,
     ten EM starts on 500 rows took 20 s instead of 0.5 s.
     """
-    from threadpoolctl import threadpool_limits
+    return _thread_pools().limit(limits=1 if X.size < _FEW_NUMBERS else None)
 
-    return threadpool_limits(1 if X.size < _FEW_NUMBERS else None)
+
+@cache
+def _thread_pools() -> Any:
+    """The thread pools of this process, which take longer to find than k-means of a small table."""
+    # What is not loaded yet is not found.
+    import sklearn.cluster  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _words(value: Any) -> str:
