@@ -1,6 +1,7 @@
 """Calibration: how far the ranks of true values are from uniform, quantity by quantity."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -124,16 +125,10 @@ def _write(ax: Axes, words: Sequence[str], curves: np.ndarray, share: np.ndarray
         for vertical, sign in (("upper", 1), ("lower", -1))
         for side, inside in (("right", share > 0.2), ("left", share < 0.8))
     }
-    ax.legend(
-        handles=[key(text, linestyle="") for text in words],
-        loc=min(heights, key=lambda corner: heights[corner]),  # type: ignore[arg-type]
-        fontsize="x-small",
-        handlelength=0,
-        handletextpad=0,
-        borderpad=0.2,
-        labelcolor=_OUTSIDE_COLOUR,
-        frameon=False,
-    )
+    look: dict[str, Any] = {"frameon": False, "borderpad": 0.2, "labelcolor": _OUTSIDE_COLOUR}
+    look |= {"fontsize": "x-small", "handlelength": 0, "handletextpad": 0}
+    corner = min(heights, key=lambda name: heights[name])
+    ax.legend(handles=[key(text, linestyle="") for text in words], loc=corner, **look)
 
 
 def _add_key(figure: Figure, calibration: Calibration) -> None:
