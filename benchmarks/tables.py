@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+import check_tables
 import record
 import targets
 
@@ -350,6 +351,8 @@ TABLES = {
     "many_chains": many_chains_table,
     "em": em_table,
     "em_memory": em_memory_table,
+    "calibration": lambda rows: table(*check_tables.calibration(rows["calibration"])),
+    "coverage": lambda rows: table(*check_tables.coverage(rows["coverage"])),
     "many": many_table,
     "decisions": decisions_table,
     "checkpoint": checkpoint_table,

@@ -10,6 +10,8 @@ BENCHMARKS = (
     "many_chains",
     "decisions",
     "checkpoint",
+    "calibration",
+    "coverage",
 )
 _SMALL, _MIDDLE, _LARGE = (500, 8, 2), (10_000, 6, 5), (100_000, 10, 10)
 _HUGE = (1_000_000, 10, 10)

@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gmm_bayes import datasets, errors, plots
+    from gmm_bayes.checking.calibration import simulation_based_calibration
+    from gmm_bayes.checking.calibration_verdict import Calibration
     from gmm_bayes.checking.candidates import Comparison
     from gmm_bayes.checking.comparison import compare_n_components
     from gmm_bayes.checking.evidence import Evidence, log_evidence
@@ -54,6 +56,8 @@ _HOMES = {
     "datasets": "gmm_bayes.datasets",
     "errors": "gmm_bayes.errors",
     "plots": "gmm_bayes.plots",
+    "Calibration": "gmm_bayes.checking.calibration_verdict",
+    "simulation_based_calibration": "gmm_bayes.checking.calibration",
     "Comparison": "gmm_bayes.checking.candidates",
     "compare_n_components": "gmm_bayes.checking.comparison",
     "Evidence": "gmm_bayes.checking.evidence",
@@ -109,6 +113,7 @@ _HOMES = {
 __all__ = [
     "NUTS",
     "BayesianGMM",
+    "Calibration",
     "ChEES",
     "Comparison",
     "ConditionalMixture",
@@ -158,6 +163,7 @@ __all__ = [
     "responsibilities",
     "resume",
     "sample_predictive",
+    "simulation_based_calibration",
     "stack_chains",
     "sweep",
     "with_groups",

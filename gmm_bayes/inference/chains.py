@@ -290,4 +290,3 @@ def run_group(
     if done < total:
         raise KeyboardInterrupt
     return {"warmup_steps": np.zeros((len(starts), 0), int), **record.draws()}
-

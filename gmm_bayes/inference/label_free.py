@@ -10,6 +10,7 @@ from gmm_bayes.inference.standardization import Standardization
 
 __all__ = [
     "anchor_log_density",
+    "draw_scores",
     "label_free_quantities",
     "log_density_at_some_rows",
     "spread_rows",
@@ -120,7 +121,7 @@ def _at_rows(
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for begin in range(0, n_draws, size):
             some = slice(begin, begin + size)
-            scores = _scores(X, weights[some], means[some], tril[some])
+            scores = draw_scores(X, weights[some], means[some], tril[some])
             largest = scores.max(axis=1, keepdims=True)
             shares = np.exp(scores - largest)
             total = shares.sum(axis=1, keepdims=True)
@@ -131,8 +132,17 @@ def _at_rows(
     return log_density - units.log_volume, np.where(entropy < _NO_ENTROPY, 0.0, entropy)
 
 
-def _scores(X: np.ndarray, weights: np.ndarray, means: np.ndarray, tril: np.ndarray) -> np.ndarray:
-    """Log of weight times density, shape (S, K, rows). In NumPy, where nothing is compiled."""
+def draw_scores(
+    X: np.ndarray, weights: np.ndarray, means: np.ndarray, tril: np.ndarray
+) -> np.ndarray:
+    """Log of weight times density, shape (S, K, rows). In NumPy, where nothing is compiled.
+
+    Parameters
+    ----------
+    X : ndarray, shape (rows, D)
+    weights, means, tril : ndarray, shapes (S, K), (S, K, D) and (S, K, D, D)
+        Draws of a mixture.
+    """
     n_draws, k, d = means.shape
     tril = np.where(np.eye(d, dtype=bool) & (tril == 0), np.finfo(float).tiny, tril)
     whiten = np.linalg.inv(tril)

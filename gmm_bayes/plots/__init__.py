@@ -1,6 +1,7 @@
 """Pictures of mixtures; everything generic is left to ArviZ."""
 
 from gmm_bayes.plots.anomalies import plot_anomalies
+from gmm_bayes.plots.calibration import plot_calibration
 from gmm_bayes.plots.components import plot_components
 from gmm_bayes.plots.density import plot_density
 from gmm_bayes.plots.diagnostics import plot_diagnostics
@@ -10,6 +11,7 @@ from gmm_bayes.plots.responsibilities import plot_responsibilities
 
 __all__ = [
     "plot_anomalies",
+    "plot_calibration",
     "plot_coassignment",
     "plot_components",
     "plot_density",
