@@ -1,53 +1,28 @@
 """Do the chains agree? Label-free first: a property of the run, so it lives with the run."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gmm_bayes._vocabulary import CHAIN, CONSTANT_DATA, DRAW, MEANS
 from gmm_bayes.inference import measures, sensitivity
+from gmm_bayes.inference.findings import (
+    ALIGN,
+    can_be_aligned,
+    findings,
+    findings_of_weights,
+    notes,
+    rhat_name,
+)
 from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.thresholds import THRESHOLDS, ess_needed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["THRESHOLDS", "Diagnosis", "diagnose", "record_verdict"]
-
-# Vehtari, Gelman, Simpson, Carpenter, Buerkner (2021), Rank-normalization, folding, and
-# localization: R-hat below 1.01 and an ESS of 100 per chain. Betancourt (2016), Diagnosing
-# suboptimal cotangent disintegrations: an E-BFMI below 0.3 is suspicious. The others are ours: a
-# chain is in another mode when its mean log-likelihood lies three sds of the best chain below that
-# chain's; NUTS hardly ever returns the point it started from; and a component a ten-thousandth as
-# wide as its column has collapsed.
-# Many short chains: Vehtari et al. ask for an ESS of 400 in all, which was 100 of each of their
-# four chains; 100 of each of a thousand may be more than there are draws. Nested R-hat (Margossian
-# et al. 2024) has the threshold of R-hat. Where chains have forgotten their starts it is about
-# sqrt(1 + 1 / n), n the effective draws of one superchain, so 1.01 asks for 50 of each.
-# Vehtari, Simpson, Gelman, Yao, Gabry (2024), Pareto smoothed importance sampling: weights whose
-# tail has a shape above 0.7 cannot be averaged with.
-# Kallioinen, Paananen, Buerkner, Vehtari (2024), Detecting and diagnosing prior and likelihood
-# sensitivity with power-scaling: a sensitivity of 0.05 is worth a look. Ours: a prior is strong
-# where the posterior is at least half as sensitive to it as to the likelihood.
-# Sivula, Magnusson, Matamoros, Vehtari (2020), Uncertainty in Bayesian leave-one-out cross-
-# validation based model comparison: below four nats a difference is small, its error not known.
-THRESHOLDS: Final = {
-    "rhat": 1.01,
-    "ess_per_chain": 100,
-    "ess_many_chains": 400,
-    "e_bfmi": 0.3,
-    "worse_chain_sd": 3.0,
-    "worse_chain_elpd": 4.0,
-    "worse_chain_se": 3.0,
-    "repeated_share": 0.1,
-    "collapsed_scale": 1e-4,
-    "min_draws": 8,
-    "pareto_k": 0.7,
-    "power_scaling": 0.05,
-    "prior_share": 0.5,
-}
 
 
 @dataclass(frozen=True)
@@ -130,11 +105,11 @@ class Diagnosis:
     @property
     def ess_needed(self) -> float:
         """The effective draws, bulk and tail, below which a run is too short."""
-        return _ess_needed(len(self.log_likelihood), self.num_superchains)
+        return ess_needed(len(self.log_likelihood), self.num_superchains)
 
     def __repr__(self) -> str:
         numbers = (
-            f"{_rhat_name(self.num_superchains)} {self.rhat:.3f}, "
+            f"{rhat_name(self.num_superchains)} {self.rhat:.3f}, "
             f"bulk ESS {self.ess_bulk:.0f}, tail ESS {self.ess_tail:.0f}, "
             f"{self.n_divergences} divergences, E-BFMI {self.e_bfmi.min():.2f}"
             if np.isnan(self.pareto_k)
@@ -207,16 +182,16 @@ def diagnose(fit: GMMFit) -> Diagnosis:
         "n_occupied": float(fit.sample_stats["n_occupied"].median()),
         "collapsed": measures.collapsed_components(fit, THRESHOLDS["collapsed_scale"]),
     }
-    found = list(_findings(fit, numbers) if chains else _findings_of_weights(numbers))
+    found = list(findings(fit, numbers) if chains else findings_of_weights(numbers))
     # Of draws that are not believed there is nothing to say.
     leaning = None if found else _leaning(fit, switched=numbers["switched"])
-    advice = [advice for _, advice in found] + [_ALIGN] * _can_be_aligned(fit, numbers)
+    advice = [advice for _, advice in found] + [ALIGN] * can_be_aligned(fit, numbers)
     return Diagnosis(
         ok=not found,
         components_ok=not found and not numbers["switched"],
         problems=tuple(problem for problem, _ in found),
         advice=tuple(dict.fromkeys(advice)),
-        notes=(*_notes(fit, numbers), *sensitivity.words(leaning, THRESHOLDS["power_scaling"])),
+        notes=(*notes(fit, numbers), *sensitivity.words(leaning, THRESHOLDS["power_scaling"])),
         prior_sensitivity=np.nan if leaning is None else leaning.highest,
         **numbers,
     )
@@ -311,157 +286,3 @@ def _of_weights(fit: GMMFit) -> dict[str, Any]:
         "switched": fit.alignment is not None and measures.labels_switched(fit),
         "pareto_k": fit.run["pareto_k"],
     }
-
-
-def _rhat_name(num_superchains: int | None) -> str:
-    return "nested R-hat" if num_superchains else "R-hat"
-
-
-def _ess_needed(num_chains: int, num_superchains: int | None) -> float:
-    if num_superchains:
-        return THRESHOLDS["ess_many_chains"]
-    return THRESHOLDS["ess_per_chain"] * num_chains
-
-
-_LONGER = "Run more draws (num_warmup, num_samples)."
-_ALIGN = "Renumber the components with align_labels(fit), and diagnose the result."
-
-
-def _findings(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(problem, advice) for everything that is wrong, the worst first."""
-    draws = fit.posterior.sizes[DRAW]
-    if draws < THRESHOLDS["min_draws"]:
-        yield f"{draws} draws a chain are too few to judge", _LONGER
-        return
-    yield from _disagreements(n)
-    yield from _too_short(fit, n)
-    yield from _bad_geometry(fit, n)
-
-
-def _findings_of_weights(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(problem, advice) for draws of the normal approximation."""
-    sample = "Sample instead: sampler=NUTS()."
-    # Not ">": a NaN is no better.
-    if not n["pareto_k"] <= THRESHOLDS["pareto_k"]:
-        yield (
-            f"Pareto k is {n['pareto_k']:.2f} (should be below {THRESHOLDS['pareto_k']}): the "
-            "posterior is too far from a normal distribution for these draws",
-            sample,
-        )
-    if not n["ess_bulk"] >= THRESHOLDS["ess_per_chain"]:
-        yield (
-            f"the weights are worth {n['ess_bulk']:.0f} draws (should be above "
-            f"{THRESHOLDS['ess_per_chain']})",
-            "Take a larger num_samples. " + sample,
-        )
-    yield from _collapse(n)
-
-
-def _disagreements(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Chains, or parts of them, that are not about the same thing."""
-    if not np.isfinite(n["rhat"]):
-        yield (
-            "R-hat cannot be computed: draws are not finite, or no chain moved",
-            "Check the priors against the units of the data, and raise num_warmup.",
-        )
-    # A collapsed component has no bound to its likelihood; the other chains are not the worse ones.
-    if n["worse_chains"] and not n["collapsed"]:
-        means, elpd = (
-            ", ".join(f"{value:.1f}" for value in n[name]) for name in ("log_likelihood", "elpd")
-        )
-        left_out = f"; of rows left out: {elpd}" * bool(np.isfinite(n["elpd"]).all())
-        yield (
-            f"chains {list(n['worse_chains'])} sit in a worse mode "
-            f"(mean log-likelihood by chain: {means}{left_out})",
-            "Start from a better solution (n_init, init) or take fewer components; to predict with "
-            "these chains, weight them by stack_chains(fit).",
-        )
-
-
-def _too_short(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Chains that have not said enough yet."""
-    enough = _ess_needed(fit.posterior.sizes[CHAIN], n["num_superchains"])
-    if n["rhat"] > THRESHOLDS["rhat"]:
-        name = _rhat_name(n["num_superchains"])
-        yield f"{name} is {n['rhat']:.3f} (should be below {THRESHOLDS['rhat']})", _LONGER
-    for kind in ("bulk", "tail"):
-        # Not "<": a NaN is not enough either.
-        if not n[f"ess_{kind}"] >= enough:
-            yield f"{kind} ESS is {n[f'ess_{kind}']:.0f} (should be above {enough})", _LONGER
-
-
-def _bad_geometry(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Signs that the sampler could not go everywhere."""
-    total = fit.posterior.sizes[CHAIN] * fit.posterior.sizes[DRAW]
-    repeated = n["repeated_share"].max()
-    if n["n_divergences"]:
-        yield (
-            f"{n['n_divergences']} of {total} draws diverged",
-            "Raise target_accept_prob, or take fewer components or a tighter prior.",
-        )
-    if n["n_max_tree_depth"]:
-        yield (
-            f"{n['n_max_tree_depth']} of {total} trajectories were cut at the maximum tree depth",
-            "Raise num_warmup or max_tree_depth.",
-        )
-    if (n["e_bfmi"] < THRESHOLDS["e_bfmi"]).any():
-        lowest = np.nanmin(n["e_bfmi"])
-        yield f"E-BFMI is {lowest:.2f} (should be above {THRESHOLDS['e_bfmi']})", _LONGER
-    if repeated > THRESHOLDS["repeated_share"] + fit.sampler.rejected_share:
-        yield (
-            f"{repeated:.0%} of a chain's draws repeat the one before",
-            "Raise target_accept_prob and num_warmup.",
-        )
-    yield from _collapse(n)
-
-
-def _collapse(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if n["collapsed"]:
-        yield (
-            f"components {list(n['collapsed'])} have shrunk onto a point, a line or a plane",
-            "Look for repeated rows and for columns that depend on each other, or take fewer "
-            "components.",
-        )
-
-
-def _can_be_aligned(fit: GMMFit, n: dict[str, Any]) -> bool:
-    """Whether another numbering may put right what is wrong: switched labels, seen or not.
-
-    Components that overlap may change places without a draw's best order being clear; then their
-    parameters disagree while all that does not depend on labels agrees.
-    """
-    if fit.alignment is not None or fit.n_components == 1:
-        return False
-    if n["switched"] or not n["rhat"] > THRESHOLDS["rhat"]:
-        return n["switched"]
-    free = n["table"]["label_free"].astype(bool)
-    return bool(n["table"]["rhat"][free].max() < THRESHOLDS["rhat"])
-
-
-def _notes(fit: GMMFit, n: dict[str, Any]) -> Iterator[str]:
-    if n["switched"]:
-        yield _where_labels_stand(fit)
-    if not np.isnan(n["pareto_k"]):
-        yield "draws of the normal approximation cannot show a mode other than the one they are at"
-    elif fit.posterior.sizes[CHAIN] == 1:
-        yield "one chain cannot show a mode that it missed: run several (num_chains)"
-    empty = fit.n_components - n["n_occupied"]
-    if empty >= 1:
-        yield (
-            f"{n['n_occupied']:.0f} of {fit.n_components} components are occupied; the "
-            "parameters of an empty one are the prior's"
-        )
-
-
-def _where_labels_stand(fit: GMMFit) -> str:
-    if fit.alignment is None:
-        return (
-            "components changed places between draws (label switching): label-free answers, such "
-            "as log_predictive_density, may be judged by the above, but averages per component "
-            "mean nothing"
-        )
-    groups = "; ".join(" and ".join(map(str, group)) for group in fit.alignment["indistinct"])
-    return (
-        f"components {groups} cannot be told apart: averages of these over draws mean nothing; "
-        "fit fewer components, or give a prior that tells them apart"
-    )
