@@ -1,5 +1,6 @@
 """A run that is killed, interrupted or out of disk goes on to the draws of one that was not."""
 
+import errno
 import inspect
 import json
 import os
@@ -311,6 +312,24 @@ def test_a_really_full_disk(tmp_path, monkeypatch):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+def test_a_read_only_file_system(finished, tmp_path):
+    """Root may write to every directory, but not to this one."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        for path in finished[0].iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        new = tmp_path / "new"
+        with raises_exactly(CheckpointError, f"cannot write to {new}: Read-only file system"):
+            gb.fit(two_groups(), 2, checkpoint=new)
+        with raises_exactly(CheckpointError, f"cannot write to {tmp_path}: Read-only file system"):
+            gb.resume(tmp_path)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
 def fit_with_warnings(directory):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", gb.errors.ConvergenceWarning)
@@ -504,6 +523,21 @@ def test_a_lock_ends_with_its_holder(copied, holder):
     assert not locks.is_locked(copied)
     same_draws(quiet_resume(copied), small_fit())
     assert not (copied / locks.LOCK_FILE).exists()
+
+
+def test_a_file_system_without_locks(monkeypatch, tmp_path):
+    def refuse(number):
+        def flock(handle, how):
+            raise OSError(number, os.strerror(number))
+
+        return flock
+
+    monkeypatch.setattr("fcntl.flock", refuse(errno.ENOSYS))
+    with locks.locked(tmp_path):
+        assert not locks.is_locked(tmp_path)
+    monkeypatch.setattr("fcntl.flock", refuse(errno.ENOLCK))
+    with pytest.raises(OSError, match="No locks available"), locks.locked(tmp_path):
+        pytest.fail("locked")
 
 
 def test_a_lock_whose_file_was_taken_away_is_none(tmp_path):
