@@ -1,7 +1,8 @@
 """What a checkpoint costs: fits with and without one take turns in one process.
 
 The ratio of two times on a noisy machine is noise; the share of the chains' time that they spend
-saving is not, so that it is measured as well, inside the same fits.
+saving is less so, and the share of the CPU's time not at all: both are measured inside the same
+fits.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def main():
     saving = watch_saves()
     # Everything is compiled before the clock starts.
     gb.fit(X, k, sampler=gb.NUTS(num_samples=5, num_chains=args.chains))
-    times, saved, written = {}, {}, {}
+    times, saved, saved_cpu, written, n_saves = {}, {}, {}, {}, {}
     for _ in range(args.repeats):
         for every in (None, *args.every):
             saving.clear()
@@ -43,16 +44,17 @@ def main():
                 options = {} if every is None else {"checkpoint": Path(folder) / "run"}
                 if every is not None:
                     options["checkpoint_seconds"] = every
-                begin = time.perf_counter()
+                begin, begin_cpu = time.perf_counter(), time.process_time()
                 fit = gb.fit(X, k, sampler=sampler, **options)
                 times.setdefault(every, []).append(time.perf_counter() - begin)
+                cpu = time.process_time() - begin_cpu
                 files = [p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()]
             # Chains of one thread wait for each other's disk, as they do for their own.
-            share = sum(saving) / (
-                fit.timings["sample"] * min(args.chains, len(os.sched_getaffinity(0)))
-            )
+            workers = min(args.chains, len(os.sched_getaffinity(0)))
+            share = sum(wall for wall, _ in saving) / (fit.timings["sample"] * workers)
             saved.setdefault(every, []).append(share)
-            written[every] = sum(files) / 2**20
+            saved_cpu.setdefault(every, []).append(sum(used for _, used in saving) / cpu)
+            written[every], n_saves[every] = sum(files) / 2**20, len(saving)
     plain = statistics.median(times[None])
     for every, seconds in times.items():
         row = record.make_row(
@@ -65,20 +67,24 @@ def main():
             seconds_each=seconds,
             ratio=statistics.median(seconds) / plain,
             saving_share=statistics.median(saved[every]),
+            saving_cpu_share=statistics.median(saved_cpu[every]),
+            num_saves=n_saves[every],
             written_mb=written[every],
         )
         record.emit("checkpoint", row, args.rows)
 
 
 def watch_saves():
-    """A list to which every save of a group of chains adds the seconds that it took."""
+    """A list to which every save of a group of chains adds its seconds: (wall, CPU)."""
     seconds, lock, save = [], threading.Lock(), checkpoint.DiskGroup.save
 
     def timed(self, *arguments, **options):
-        begin = time.perf_counter()
+        begin, begin_cpu, done = time.perf_counter(), time.thread_time(), self.done
         save(self, *arguments, **options)
-        with lock:
-            seconds.append(time.perf_counter() - begin)
+        if self.done > done:
+            used = (time.perf_counter() - begin, time.thread_time() - begin_cpu)
+            with lock:
+                seconds.append(used)
 
     checkpoint.DiskGroup.save = timed
     return seconds

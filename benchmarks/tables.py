@@ -296,7 +296,7 @@ def gpu_tables(rows):
 
 def checkpoint_table(rows):
     header = ["N, K, D", "chains", "kept draws", "checkpoint", "fit, s", "against none"]
-    header += ["of the chains' time, saving", "written, MB"]
+    header += ["saves", "of the chains' time, saving", "of all CPU time", "written, MB"]
     lines = [
         [
             size(row),
@@ -305,7 +305,9 @@ def checkpoint_table(rows):
             row["method"],
             number(row["seconds"]),
             f"{row['ratio']:.3f}x",
+            str(row["num_saves"]),
             f"{row['saving_share']:.2%}",
+            f"{row['saving_cpu_share']:.2%}",
             number(row["written_mb"]),
         ]
         for row in rows["checkpoint"]

@@ -4,6 +4,8 @@ The lock is on an open file, not the file's being there: what a killed process l
 nobody out.
 """
 
+import errno
+import logging
 import os
 import sys
 import time
@@ -12,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["LOCK_FILE", "is_locked", "locked"]
+
+logger = logging.getLogger(__name__)
 
 LOCK_FILE = ".gmm-bayes.lock"
 # Somebody who only looks whether a directory is locked holds the lock for a moment.
@@ -44,7 +48,8 @@ def is_locked(directory: Path) -> bool:
     """Whether a run is in a directory now."""
     path = directory / LOCK_FILE
     try:
-        handle = os.open(path, os.O_RDWR)
+        # Somebody else's run may be looked at as well.
+        handle = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -84,7 +89,13 @@ else:
 
     def _lock(handle: int) -> bool:
         """Lock an open file unless another has it; closing it lets go."""
-        with suppress(BlockingIOError):
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        return False
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            # Some file systems of clusters have no locks; that must not keep anybody from working.
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            logger.info("no locks on this file system: two runs in one directory go unnoticed")
+        return True

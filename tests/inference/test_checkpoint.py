@@ -1,5 +1,6 @@
 """A run that is killed, interrupted or out of disk goes on to the draws of one that was not."""
 
+import errno
 import inspect
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections import Counter
 
 import jax
 import numpy as np
@@ -264,12 +266,16 @@ def test_draws_are_written_by_the_clock_and_on_request_and_not_held(recorder):
 
 def test_a_disk_that_refuses_to_grow_a_file(monkeypatch, tmp_path):
     """The operating system stops the write; the run goes on, and so does the checkpoint later."""
-    directory, write, broken = tmp_path / "run", checkpoint_files.write_file, []
+    directory, write = tmp_path / "run", checkpoint_files.write_file
+    seen, broken = Counter(), []
 
     def limited(path, content):
-        if not path.name.startswith("draws") or len(broken) >= 3:
+        kind = path.name.partition("-")[0]
+        seen[kind] += 1
+        # Once while draws are written, once while a state, once while the manifest.
+        if seen[kind] != 4:
             return write(path, content)
-        broken.append(path.name)
+        broken.append(kind)
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         try:
@@ -285,7 +291,7 @@ def test_a_disk_that_refuses_to_grow_a_file(monkeypatch, tmp_path):
         f"the checkpoint in {directory} could not be written (File too large): the run goes on in "
         "memory and tries again"
     )
-    assert len(broken) == 3
+    assert sorted(broken) == ["draws", "manifest.json", "state"]
     same_draws(fit, small_fit())
     same_draws(quiet_resume(directory), small_fit())
 
@@ -307,6 +313,24 @@ def test_a_really_full_disk(tmp_path, monkeypatch):
         # What had been saved is whole, and the run can go on once there is room.
         subprocess.run(["mount", "-o", "remount,size=2m", str(tmp_path)], check=True)
         same_draws(quiet_resume(tmp_path), small_fit())
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_read_only_file_system(finished, tmp_path):
+    """Root may write to every directory, but not to this one."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        for path in finished[0].iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        new = tmp_path / "new"
+        with raises_exactly(CheckpointError, f"cannot write to {new}: Read-only file system"):
+            gb.fit(two_groups(), 2, checkpoint=new)
+        with raises_exactly(CheckpointError, f"cannot write to {tmp_path}: Read-only file system"):
+            gb.resume(tmp_path)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -504,6 +528,21 @@ def test_a_lock_ends_with_its_holder(copied, holder):
     assert not locks.is_locked(copied)
     same_draws(quiet_resume(copied), small_fit())
     assert not (copied / locks.LOCK_FILE).exists()
+
+
+def test_a_file_system_without_locks(monkeypatch, tmp_path):
+    def refuse(number):
+        def flock(handle, how):
+            raise OSError(number, os.strerror(number))
+
+        return flock
+
+    monkeypatch.setattr("fcntl.flock", refuse(errno.ENOSYS))
+    with locks.locked(tmp_path):
+        assert not locks.is_locked(tmp_path)
+    monkeypatch.setattr("fcntl.flock", refuse(errno.ENOLCK))
+    with pytest.raises(OSError, match="No locks available"), locks.locked(tmp_path):
+        pytest.fail("locked")
 
 
 def test_a_lock_whose_file_was_taken_away_is_none(tmp_path):
