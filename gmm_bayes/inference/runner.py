@@ -146,12 +146,8 @@ def fit(
     )
     check_choice(precision, "precision", PRECISIONS)
     where = Placement.of(device, mesh)
-    sampler.check_mesh(where.mesh)
     n_obs, n_features = table.values.shape
-    plan = where.plan(
-        sampler.size(n_obs, space(spec, n_features))._replace(precision=precision),
-        sampler.groupings(where.device, where.mesh),
-    )
+    plan = where.plan(sampler, n_obs, space(spec, n_features), precision)
     prior_seed, em_seed, *chain_seeds = np.random.SeedSequence(words).spawn(2 + sampler.num_chains)
     begin = time.perf_counter()
     if priors is None:
@@ -181,9 +177,8 @@ def fit(
 
         rows = where.blocks(table.values, units, precision, plan.rows_per_block, find_start)
         data = Data(rows, where.everywhere(log_prior(standard, spec)))
-        del rows
         rngs = [np.random.default_rng(seed) for seed in chain_seeds]
-        problem = Problem(data, spec, len(table.values), find_start, rngs, plan.grouping)
+        problem = Problem(data, spec, n_obs, find_start, rngs, plan.grouping)
         prepared = time.perf_counter()
         draws = sampler.run(problem, progress=wanted(progress) and jax.process_index() == 0)
         draws.seconds["initialise"] += prepared - begin
