@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("distributed")
     np.save(path / "rows.npy", rows())
     (path / "job.toml").write_text(JOB.format(num_warmup=30, num_samples=50))
-    (path / "long.toml").write_text(JOB.format(num_warmup=100, num_samples=10_000_000))
+    (path / "long.toml").write_text(JOB.format(num_warmup=100, num_samples=1_000_000))
     return path
 
 
@@ -136,6 +136,7 @@ def test_a_killed_process_ends_the_other(folder, victim):
         begin = time.monotonic()
         while not (folder / out / ".gmm-bayes.lock").exists():
             assert time.monotonic() < begin + PATIENCE
+            assert all(process.poll() is None for process in started)
             time.sleep(0.2)
         time.sleep(5)
         started[victim].send_signal(signal.SIGKILL)
