@@ -371,8 +371,8 @@ HOSTILE = {
     ),
     "a long key": (
         MINIMAL.encode() + b"[runtime]\n" + b"f" * 30_000 + b" = 1",
-        "runtime." + "f" * 60 + ": unknown key; known: seed, device, precision, progress, "
-        "checkpoint, checkpoint_seconds, keep_checkpoint",
+        "runtime." + "f" * 60 + ": unknown key; known: seed, device, data_parallel, "
+        "chain_parallel, precision, progress, checkpoint, checkpoint_seconds, keep_checkpoint",
     ),
 }
 

@@ -274,6 +274,12 @@ def run_group(
             state = state._replace(adapt_state=adapted._replace(step_size=step_size))
         n_new = int(made["diverging"].sum()) if sampling else 0
         n_divergences += n_new
+        bar.update(
+            n_draws * len(starts),
+            sampling=sampling,
+            n_divergences=n_new,
+            step_size=float(np.mean(made["step_size"][:, -1])),
+        )
         due = done in (warmup.num_draws, total) or record.is_due()
         # What the clock and signals decide, the first process decides for all.
         wanted = int(np.clip(n_draws * seconds_per_call / max(seconds, 1e-9), 1, programs.block))
@@ -281,12 +287,6 @@ def run_group(
         size, due, halt = (n.item() for n in map(np.asarray, agree(decided, mesh)))
         if due or halt:
             record.save(jax.tree.map(on_host, state), done, n_divergences)
-        bar.update(
-            n_draws * len(starts),
-            sampling=sampling,
-            n_divergences=n_new,
-            step_size=float(np.mean(made["step_size"][:, -1])),
-        )
     if done < total:
         raise KeyboardInterrupt
     return {"warmup_steps": np.zeros((len(starts), 0), int), **record.draws()}

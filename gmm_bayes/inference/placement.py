@@ -1,6 +1,6 @@
 """Rows and priors onto one device, or spread over several."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from gmm_bayes._vocabulary import CHAINS_AXIS, ROWS_AXIS, Precision
 from gmm_bayes.core.likelihood import ROWS_PER_BLOCK, RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.core.sharding import Split
+from gmm_bayes.core.unconstrained import Space
 from gmm_bayes.inference.devices import find_device, find_mesh, make_mesh
 from gmm_bayes.inference.memory import MemoryPlan, ProblemSize, device_memory, plan_memory
 from gmm_bayes.inference.standardization import Standardization
@@ -87,20 +88,25 @@ class Placement(NamedTuple):
             facts["n_processes"] = len({d.process_index for d in self.mesh.devices.flat})
         return facts
 
-    def plan(self, size: ProblemSize, groupings: Iterator[tuple[int, int]]) -> MemoryPlan:
-        """Choose the length of blocks and the number of chains at once.
+    def plan(self, sampler: Any, n_obs: int, space: Space, precision: Precision) -> MemoryPlan:
+        """Choose the length of blocks and the number of chains at once, for NUTS or Laplace.
 
         Raises
         ------
+        ValueError
+            If the sampler cannot use the mesh.
         InsufficientMemoryError
             If the fit cannot fit.
         """
-        size, n_local = size._replace(n_shares=self.n_shares), 1
+        sampler.check_mesh(self.mesh)
+        size: ProblemSize = sampler.size(n_obs, space)
+        size, n_local = size._replace(precision=precision, n_shares=self.n_shares), 1
         if self.mesh is not None:
             size = size._replace(n_groups=self.mesh.shape[CHAINS_AXIS])
             n_local = len(self.mesh.local_devices)
         on_cpu = self.device.platform == "cpu"
         wanted = ROWS_PER_BLOCK[size.precision] if on_cpu else _GPU_ROWS_PER_BLOCK
+        groupings = sampler.groupings(self.device, self.mesh)
         return plan_memory(size, groupings, wanted, self.device, n_local)
 
     def blocks(

@@ -44,12 +44,9 @@ def plan_memory_of(arguments: Arguments, where: Placement) -> MemoryPlan:
     InsufficientMemoryError
         If it cannot fit.
     """
-    sampler = arguments.sampler
-    sampler.check_mesh(where.mesh)
     n_obs, n_features = arguments.table.values.shape
-    size = sampler.size(n_obs, space(arguments.spec, n_features))
-    groupings = sampler.groupings(where.device, where.mesh)
-    return where.plan(size._replace(precision=arguments.precision), groupings)
+    here = space(arguments.spec, n_features)
+    return where.plan(arguments.sampler, n_obs, here, arguments.precision)
 
 
 def run(
