@@ -11,6 +11,7 @@ from gmm_bayes._vocabulary import CHAIN, COVARIANCES, DATA, DRAW
 from gmm_bayes.checking.ranked_quantities import quantities
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
 from gmm_bayes.core.likelihood import block_rows
+from gmm_bayes.errors import InferenceError
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.compilation import forget_programs, persistent_cache
 from gmm_bayes.inference.devices import double_precision
@@ -137,11 +138,18 @@ def rank_truths(
     ranks, ess : pandas.DataFrame, shape (n_finite_sets, n_quantities)
         Ranks in 0 ... num_ranked, and effective sample sizes. A set whose draws are not all finite
         is left out.
+
+    Raises
+    ------
+    InferenceError
+        If no set has finite draws.
     """
     rng = np.random.default_rng(seed)
     finite = np.all(
         [np.isfinite(v).reshape(len(v), -1).all(axis=1) for v in draws.values()], axis=0
     )
+    if not finite.any():
+        raise InferenceError("no posterior has finite draws: check the priors and their units")
     ranks, all_values = {}, []
     for i in np.flatnonzero(finite):
         shape = next(iter(draws.values())).shape[1:3]
