@@ -210,6 +210,7 @@ def run_group(
     keys: np.ndarray,
     bar: Progress,
     stop: threading.Event,
+    seconds_per_call: float = _SECONDS_PER_CALL,
 ) -> dict[str, np.ndarray]:
     """Run a group of chains to its end.
 
@@ -241,7 +242,7 @@ def run_group(
             adapted = state.adapt_state
             step_size = away_from_resonance(np.asarray(adapted.step_size))
             state = state._replace(adapt_state=adapted._replace(step_size=step_size))
-        size = int(np.clip(n_draws * _SECONDS_PER_CALL / max(seconds, 1e-9), 1, _BLOCK))
+        size = int(np.clip(n_draws * seconds_per_call / max(seconds, 1e-9), 1, _BLOCK))
         fresh, done = False, done + n_draws
         n_divergences = int(made["diverging"].sum())
         bar.update(n_draws * len(starts), sampling=sampling, n_divergences=n_divergences)

@@ -32,6 +32,8 @@ __all__ = ["ManyDraws", "sample_many", "stack"]
 # Data sets in a block. Measured on two cores: more sets make better use of vector instructions,
 # but wait for the longest trajectory among them and leave the cache.
 _SETS_PER_BLOCK = 32
+# A call that makes few draws pays for all it could make.
+_SECONDS_PER_CALL = 5.0
 _STATS = ("potential", "energy", "n_steps", "diverging", "acceptance_rate", "step_size")
 
 
@@ -192,7 +194,7 @@ def _run(
     of_block = programs.with_settings(Settings(job.warmup, affine, some))
     # A group of `run_group` is all chains of all sets of the block.
     starts, words = (a[job.sets].reshape(-1, a.shape[-1]) for a in (plans.starts, keys))
-    fields = run_group(of_block, sampler.num_samples, starts, words, bar, stop)
+    fields = run_group(of_block, sampler.num_samples, starts, words, bar, stop, _SECONDS_PER_CALL)
     shape = (len(job.sets), sampler.num_chains)
     fields = {name: a.reshape(*shape, *a.shape[1:]) for name, a in fields.items()}
     for place, i in enumerate(job.sets[: job.n_real]):

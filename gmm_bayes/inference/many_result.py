@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmm_bayes._validation import Table
-from gmm_bayes._vocabulary import CORRELATION_CHOLESKY, SCALES
+from gmm_bayes._vocabulary import CORRELATION_CHOLESKY, MEANS, SCALES, WEIGHTS
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
 from gmm_bayes.inference.diagnostics import THRESHOLDS, record_verdict
 from gmm_bayes.inference.draws import Draws
@@ -45,8 +45,9 @@ class DataSet:
 class ManyFits:
     """The posteriors of many data sets.
 
-    `len(fits)`, `fits[i]` and `fits[name]` give their number and single fits; a loop goes through
-    the fits in order. A `GMMFit` is built when it is asked for, and diagnosed then.
+    `fits[name]` is the `GMMFit` of one data set, `len(fits)` their number, and a loop goes through
+    them in order. A `GMMFit`, with draws of shapes (chain, draw, ...) in the units of its data, is
+    built and diagnosed when it is asked for.
 
     Parameters
     ----------
@@ -144,19 +145,21 @@ class ManyFits:
         """How the chains of some sets agree, and the means of their sorted weights."""
         sites = self.draws.sites_of(chunk)
         stats = {name: values[chunk] for name, values in self.draws.stats.items()}
-        n_features = sites["means"].shape[-1]
+        n_features = sites[MEANS].shape[-1]
         tril = self._structure.scale_tril(
             sites[SCALES], sites.get(CORRELATION_CHOLESKY), self.spec.n_components, n_features
         )
         values = label_free_draws(sites, tril @ np.swapaxes(tril, -1, -2), stats)
         found: Agreement = agreement(values)
-        weights = -np.sort(-sites["weights"], axis=-1).mean(axis=(1, 2))
+        weights = -np.sort(-sites[WEIGHTS], axis=-1).mean(axis=(1, 2))
         return {**found._asdict(), "weights": weights}
 
     def _fit(self, i: int) -> GMMFit:
         one, draws = self.sets[i], self.draws
         stats = {name: values[i] for name, values in draws.stats.items()}
-        facts = {name: values[i].item() for name, values in draws.facts.items()}
+        known = {name: values[i].item() for name, values in draws.facts.items()}
+        # Where there is no normal approximation, there is no departure from it.
+        facts = {name: value for name, value in known.items() if value == value}
         facts["preconditioning"] = "laplace" if facts.pop("adapted") else "none"
         facts["chain_method"] = "many data sets together"
         # Of the whole run: a set's own share is not known.

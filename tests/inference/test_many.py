@@ -181,7 +181,9 @@ def test_filling_rows_changes_nothing(tables):
     np.testing.assert_allclose(padded[1], exact[1], rtol=1e-12, atol=1e-11)
 
 
-def test_em_starts_are_those_of_one_set(tables):
+def test_em_starts_are_those_of_one_set(monkeypatch, tables):
+    # Three sets in two blocks that overlap.
+    monkeypatch.setattr("gmm_bayes.inference.initialization._SETS_TOGETHER", 2)
     seeds = [4, 5, 6]
     with double_precision():
         made = [in_standard_units(X, room=200) for X in tables.values()]
@@ -224,7 +226,7 @@ def test_the_table_says_what_diagnose_says(fits):
         free = found.table.loc[["log_likelihood", "lp", "sorted_weights", "mixture_mean"]]
         # It judges these, and the covariance of the mixture.
         assert table.loc[name, "rhat"] >= free["rhat"].max() - 1e-3
-        assert table.loc[name, "ess_bulk"] <= 1.02 * free["ess_bulk"].min()
+        assert table.loc[name, "ess_bulk"] <= 1.1 * free["ess_bulk"].min()
     weights = fits["few"].posterior["weights"].max("component").mean()
     np.testing.assert_allclose(table.loc["few", "weight_0"], weights)
     assert "3 data sets" in repr(fits)
@@ -234,13 +236,16 @@ def test_agreement_is_arviz():
     rng = np.random.default_rng(0)
     values = np.cumsum(rng.standard_normal((2, 4, 200, 3)), axis=2) * 0.1
     values += rng.standard_normal(values.shape)
+    # A chain that is too wide: only folded draws tell.
+    values[:, 0, :, 2] *= 6
     found = agreement(values)
     for i, one in enumerate(values):
         dataset = xr.Dataset({"x": (("chain", "draw", "q"), one)})
         rhat = float(arviz_bridge.rhat(dataset)["x"].max())
         np.testing.assert_allclose(found.rhat[i], rhat, rtol=1e-6)
         bulk = float(arviz_bridge.ess(dataset, "bulk")["x"].min())
-        np.testing.assert_allclose(found.ess_bulk[i], bulk, rtol=0.03)
+        # They cut the sum of autocorrelations in slightly different ways.
+        np.testing.assert_allclose(found.ess_bulk[i], bulk, rtol=0.1)
 
 
 def test_agreement_of_what_does_not_move_is_unknown():
