@@ -40,7 +40,7 @@ def simulate(
     truths : dict of ndarray, shape (n_sets, ...)
     X : ndarray, shape (n_sets, n_obs, n_features)
     """
-    with double_precision():
+    with persistent_cache(), double_precision():
         drawn = sample_prior(seed.generate_state(2), prior, spec, n_obs=n_obs, n_draws=n_sets)
         sites = {name: np.asarray(values) for name, values in drawn.items()}
     X = sites.pop(DATA)
