@@ -16,6 +16,9 @@ STRUCTURES = ("full", "tied", "diag", "spherical")
 # Weights of the Dirichlet -> what the problem is called.
 EASY, SPARSE = 5.0, 0.5
 NARROW = 0.8
+# Standard deviations of a mean. A component is wider than this distance with a probability of 3 %,
+# both are with 0.1 %: then which is which is not known, and one chain does not see both ways.
+APART = 20.0
 
 
 def main():
@@ -26,7 +29,9 @@ def main():
     parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--apart", type=float, default=APART, help="distance of the centres")
     parser.add_argument("--rows", default=record.ROWS, help="folder of the rows")
+    parser.add_argument("--ranks", help="folder in which to keep ranks and ESS")
     parser.add_argument("--picture", help="where to draw the last check")
     args = parser.parse_args()
     found = None
@@ -50,7 +55,7 @@ def priors(args):
     import gmm_bayes as gb
 
     return gb.Priors(
-        mean_loc=[[-3.0, 0.0], [3.0, 0.0]],
+        mean_loc=[[-args.apart / 2, 0.0], [args.apart / 2, 0.0]],
         mean_covariance=1.0,
         weight_concentration=args.concentration,
         scale_scale=1.0,
@@ -140,11 +145,15 @@ FAULTS = {
 def make(found, method, structure, seconds, args):
     """The row of one check."""
     table = found.table
+    if args.ranks:
+        name = f"{method} {structure} {args.concentration:g} {args.apart:g} {args.seed}"
+        found.ranks.to_csv(f"{args.ranks}/{name.replace(' ', '_')}_ranks.csv")
+        found.ess.to_csv(f"{args.ranks}/{name.replace(' ', '_')}_ess.csv")
     return record.make_row(
         NAME,
         method,
         (N_OBS, N_COMPONENTS, N_FEATURES),
-        problem=f"{structure}, Dirichlet({args.concentration:g})",
+        problem=f"{structure}, Dirichlet({args.concentration:g}), {args.apart:g} apart",
         seed=args.seed,
         num_chains=1,
         num_samples=args.draws,

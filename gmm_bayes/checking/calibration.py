@@ -72,7 +72,8 @@ def simulation_based_calibration(
     Returns
     -------
     Calibration
-        `ranks`, `table`, `ok` and `problems`; `plots.plot_calibration` draws it.
+        `ranks`, shape (num_simulations, n_quantities), `table`, `ok` and `problems`;
+        `plots.plot_calibration` draws it.
 
     Raises
     ------

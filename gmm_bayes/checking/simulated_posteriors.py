@@ -11,6 +11,7 @@ from gmm_bayes._vocabulary import CHAIN, COVARIANCES, DATA, DRAW
 from gmm_bayes.checking.ranked_quantities import quantities
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
 from gmm_bayes.core.likelihood import block_rows
+from gmm_bayes.errors import InferenceError
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.compilation import forget_programs, persistent_cache
 from gmm_bayes.inference.devices import double_precision
@@ -39,7 +40,7 @@ def simulate(
     truths : dict of ndarray, shape (n_sets, ...)
     X : ndarray, shape (n_sets, n_obs, n_features)
     """
-    with double_precision():
+    with persistent_cache(), double_precision():
         drawn = sample_prior(seed.generate_state(2), prior, spec, n_obs=n_obs, n_draws=n_sets)
         sites = {name: np.asarray(values) for name, values in drawn.items()}
     X = sites.pop(DATA)
@@ -137,11 +138,18 @@ def rank_truths(
     ranks, ess : pandas.DataFrame, shape (n_finite_sets, n_quantities)
         Ranks in 0 ... num_ranked, and effective sample sizes. A set whose draws are not all finite
         is left out.
+
+    Raises
+    ------
+    InferenceError
+        If no set has finite draws.
     """
     rng = np.random.default_rng(seed)
     finite = np.all(
         [np.isfinite(v).reshape(len(v), -1).all(axis=1) for v in draws.values()], axis=0
     )
+    if not finite.any():
+        raise InferenceError("no posterior has finite draws: check the priors and their units")
     ranks, all_values = {}, []
     for i in np.flatnonzero(finite):
         shape = next(iter(draws.values())).shape[1:3]

@@ -127,8 +127,8 @@ def _write(ax: Axes, words: Sequence[str], curves: np.ndarray, share: np.ndarray
     }
     look: dict[str, Any] = {"frameon": False, "borderpad": 0.2, "labelcolor": _OUTSIDE_COLOUR}
     look |= {"fontsize": "x-small", "handlelength": 0, "handletextpad": 0}
-    corner = min(heights, key=lambda name: heights[name])
-    ax.legend(handles=[key(text, linestyle="") for text in words], loc=corner, **look)
+    look["loc"] = min(heights, key=lambda corner: heights[corner])
+    ax.legend(handles=[key(text, linestyle="") for text in words], **look)
 
 
 def _add_key(figure: Figure, calibration: Calibration) -> None:

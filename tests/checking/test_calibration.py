@@ -96,6 +96,9 @@ def test_a_set_that_could_not_be_sampled_is_left_out_and_said(simulated):
     assert set(range(0, 41, 10)) == {r // 10 * 10 for r in ranks.to_numpy().ravel()}
     record = made_up_calibration(normal_ranks(29)[:, None], asked=30)
     assert "1 of 30 posteriors could not be sampled" in record.problems
+    nothing = {name: np.full_like(values, np.nan) for name, values in draws.items()}
+    with pytest.raises(gb.errors.InferenceError, match="no posterior has finite draws"):
+        rank_truths(truths, X, nothing, prior, STRUCTURE, 40, np.random.SeedSequence(0))
 
 
 def test_a_right_posterior_passes():
