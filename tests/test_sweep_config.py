@@ -6,9 +6,8 @@ import re
 import pytest
 
 import gmm_bayes as gb
-from gmm_bayes import cli
 from gmm_bayes.errors import ConfigError
-from gmm_bayes.jobs import executors
+from gmm_bayes.jobs import executors, terminal
 from gmm_bayes.jobs.config import load_config, to_toml
 from gmm_bayes.jobs.sections import SweepSection
 from gmm_bayes.jobs.sweep_config import load_sweep, short_names
@@ -256,4 +255,4 @@ def test_dask_that_is_not_installed(write, monkeypatch, tmp_path):
         "pip install 'gmm-bayes[cluster]', or take executor = \"joblib\""
     )
     assert {path.name for path in tmp_path.iterdir()} == {"many.toml"}
-    assert cli._exit_code(caught.value) == cli.DATA
+    assert terminal.exit_code(caught.value) == terminal.DATA

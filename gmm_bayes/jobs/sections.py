@@ -4,21 +4,16 @@ A job file is TOML with the sections below; only `[data]` and `[model]` must be 
 not known is refused, and so is a value of the wrong type: nothing is guessed or converted.
 """
 
-import math
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from gmm_bayes._validation import check_device
 from gmm_bayes._vocabulary import (
     ChainMethod,
     CovarianceType,
@@ -27,79 +22,13 @@ from gmm_bayes._vocabulary import (
     Preconditioning,
 )
 from gmm_bayes.datasets import LOADERS
+from gmm_bayes.jobs.fields import Character, Device, Inside, Numbers, Section, Text, shown
 from gmm_bayes.model.priors import Priors
 
 __all__ = ["JobConfig", "SweepSection"]
 
 
-def _clean(text: str) -> str:
-    if not text or not text.isprintable():
-        raise ValueError(f"must be printable and not empty, got {text!r}")
-    return text
-
-
-def _inside(text: str) -> str:
-    # Windows' rules know the separators and the roots of every system.
-    path = PureWindowsPath(text)
-    if path.anchor or ".." in path.parts:
-        raise ValueError(
-            f"must be a relative path without '..', got {text!r}; "
-            "to write elsewhere, use --out on the command line"
-        )
-    return text
-
-
-def _device(text: str) -> str:
-    try:
-        check_device(text)
-    except ValueError as error:
-        raise ValueError(str(error).partition(" ")[2]) from None
-    return text
-
-
-def _character(text: str) -> str:
-    usable = text == "\t" or (text.isascii() and text.isprintable() and not text.isalnum())
-    if len(text) != 1 or not usable or text in '"+-.':
-        raise ValueError(f"must be one character such as ',' or ';' or a tab, got {text!r}")
-    return text
-
-
-def _numbers(value: Any) -> Any:
-    """A number, a list of numbers or a matrix of numbers, all finite."""
-    rows = value if isinstance(value, list) else [value]
-    if not rows:
-        raise ValueError("must not be an empty list")
-    if all(isinstance(row, list) for row in rows):
-        if not rows[0] or len({len(row) for row in rows}) > 1:
-            raise ValueError("must have rows of equal length, at least one number each")
-        rows = [cell for row in rows for cell in row]
-    for cell in rows:
-        if isinstance(cell, bool) or not isinstance(cell, (int, float)):
-            raise ValueError(f"must be a number or a list of numbers, got {_shown(cell)}")
-        try:
-            finite = math.isfinite(cell)
-        except OverflowError:
-            finite = False
-        if not finite:
-            raise ValueError("must be finite")
-    return value
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (list, dict)):
-        return f"a {'list' if isinstance(value, list) else 'table'}"
-    return str(value).lower() if isinstance(value, bool) else repr(value)[:60]
-
-
-Text = Annotated[str, AfterValidator(_clean)]
-Numbers = Annotated[Any, AfterValidator(_numbers)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DataSection(_Section):
+class DataSection(Section):
     """`[data]`: the rows to be fitted. Exactly one of `path` and `dataset`.
 
     Parameters
@@ -124,7 +53,7 @@ class DataSection(_Section):
     dataset: Literal["old_faithful", "galaxies", "iris", "blobs"] | None = None
     columns: Annotated[list[str], Field(min_length=1)] | None = None
     array: Text | None = None
-    delimiter: Annotated[str, AfterValidator(_character)] = ","
+    delimiter: Character = ","
     decimal: Literal[".", ","] = "."
     header: bool = True
 
@@ -163,7 +92,7 @@ class DataSection(_Section):
         return self
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """`[model]`: the mixture.
 
     Parameters
@@ -178,7 +107,7 @@ class ModelSection(_Section):
     covariance_type: CovarianceType = "full"
 
 
-class PriorsSection(_Section):
+class PriorsSection(Section):
     """`[priors]`: what is believed before the data are seen. Numbers are in the data's units.
 
     Parameters
@@ -240,7 +169,7 @@ _SAMPLERS: dict[str, dict[str, Any]] = {
 }
 
 
-class SamplerSection(_Section):
+class SamplerSection(Section):
     """`[sampler]`: the settings of `gmm_bayes.NUTS` or `gmm_bayes.ChEES`.
 
     Parameters
@@ -294,7 +223,7 @@ class SamplerSection(_Section):
         others = cls.model_fields.keys() - _SAMPLERS[kind].keys() - {"kind"}
         for name in sorted(others & given.keys()):
             raise ValueError(
-                f'{name} must be left out with kind = "{kind}", got {_shown(given[name])}'
+                f'{name} must be left out with kind = "{kind}", got {shown(given[name])}'
             )
         return {**_SAMPLERS[kind], **given}
 
@@ -312,7 +241,7 @@ class SamplerSection(_Section):
         return self
 
 
-class InitSection(_Section):
+class InitSection(Section):
     """`[init]`: where the chains begin.
 
     Parameters
@@ -327,7 +256,7 @@ class InitSection(_Section):
     n_init: int = Field(default=10, ge=1)
 
 
-class RuntimeSection(_Section):
+class RuntimeSection(Section):
     """`[runtime]`: the machine.
 
     Parameters
@@ -353,7 +282,7 @@ class RuntimeSection(_Section):
     """
 
     seed: int = Field(default=0, ge=0, lt=2**32)
-    device: Annotated[str, AfterValidator(_device)] = "auto"
+    device: Device = "auto"
     data_parallel: int | None = Field(default=None, ge=1)
     chain_parallel: int = Field(default=1, ge=1)
     precision: Precision = "float64"
@@ -363,7 +292,7 @@ class RuntimeSection(_Section):
     keep_checkpoint: bool = False
 
 
-class OutputSection(_Section):
+class OutputSection(Section):
     """`[output]`: what is written.
 
     Parameters
@@ -377,14 +306,14 @@ class OutputSection(_Section):
         "posterior_predictive".
     """
 
-    directory: Annotated[str, AfterValidator(_clean), AfterValidator(_inside)] = "runs/job"
+    directory: Inside = "runs/job"
     plots: bool = True
-    groups: list[
-        Literal["log_likelihood", "prior", "prior_predictive", "posterior_predictive"]
-    ] = []
+    groups: list[Literal["log_likelihood", "prior", "prior_predictive", "posterior_predictive"]] = (
+        Field(default=[])
+    )
 
 
-class JobConfig(_Section):
+class JobConfig(Section):
     """A whole job file: one field per section, documented with the section's class."""
 
     data: DataSection
@@ -396,7 +325,7 @@ class JobConfig(_Section):
     output: OutputSection = OutputSection()
 
 
-class SweepSection(_Section):
+class SweepSection(Section):
     """`[sweep]`: how many jobs are run. Beside these keys it holds the lists of values to try.
 
     Parameters
