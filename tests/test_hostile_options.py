@@ -446,7 +446,7 @@ def test_few_warmup_draws_are_warned_about_before_sampling(monkeypatch, num_warm
     def stop(*args, **options):
         raise Stopped
 
-    monkeypatch.setattr("gmm_bayes.inference.runner.em_start", stop)
+    monkeypatch.setattr("gmm_bayes.inference.run.em_start", stop)
     sampler = gb.NUTS(num_warmup=num_warmup)
     if not warns:
         with pytest.raises(Stopped):
