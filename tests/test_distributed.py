@@ -1,6 +1,7 @@
-"""Several processes on one host make the fit of one, and one that dies takes the others along."""
+"""Several processes on one host make the fit of one; one that dies ends all, and they go on."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ num_chains = 2
 [runtime]
 seed = 1
 device = "cpu"
+checkpoint_seconds = 0.2
 [output]
 plots = false
 """
@@ -48,7 +50,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("distributed")
     np.save(path / "rows.npy", rows())
     (path / "job.toml").write_text(JOB.format(num_warmup=30, num_samples=50))
-    (path / "long.toml").write_text(JOB.format(num_warmup=100, num_samples=1_000_000))
+    (path / "long.toml").write_text(JOB.format(num_warmup=100, num_samples=2000))
     return path
 
 
@@ -58,8 +60,8 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def start(folder, job, out):
-    """Two processes of a job, which keep compiled programs in the folder."""
+def start(folder, out, *words):
+    """Two processes of a command, which keep compiled programs in the folder."""
     environment = {
         **os.environ,
         "XDG_CACHE_HOME": str(folder),
@@ -67,8 +69,8 @@ def start(folder, job, out):
         "OPENBLAS_NUM_THREADS": "1",
         "JAX_PLATFORMS": "cpu",
     }
-    options = ["--out", out, "--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2"]
-    command = [sys.executable, "-m", "gmm_bayes", "run", job, *options, "--process-id"]
+    options = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2"]
+    command = [sys.executable, "-m", "gmm_bayes", *words, *options, "--process-id"]
     started = []
     for process in range(2):
         with (folder / f"{out}.{process}.err").open("w") as errors:
@@ -95,13 +97,33 @@ def ended(started):
             process.communicate()
 
 
+def finish(folder, out, *words):
+    """Run a command in two processes to its end: what they said, and complained of."""
+    with ended(start(folder, out, *words)) as started:
+        said = [process.communicate(timeout=PATIENCE)[0] for process in started]
+        errors = [(folder / f"{out}.{process}.err").read_text() for process in range(2)]
+        assert [process.returncode for process in started] == [0, 0], errors
+    return said, errors
+
+
 @pytest.fixture(scope="module")
 def together(folder):
-    with ended(start(folder, "job.toml", "together")) as started:
-        said = [process.communicate(timeout=PATIENCE)[0] for process in started]
-        errors = [(folder / f"together.{process}.err").read_text() for process in range(2)]
-        assert [process.returncode for process in started] == [0, 0], errors
-    return folder / "together", said, errors
+    return folder / "together", *finish(folder, "together", "run", "job.toml", "--out", "together")
+
+
+@pytest.fixture(scope="module")
+def in_peace(folder):
+    finish(folder, "in_peace", "run", "long.toml", "--out", "in_peace")
+    return gb.load(folder / "in_peace" / "posterior.nc")
+
+
+def num_kept(directory):
+    """Draws of each chain that are in a checkpoint."""
+    with contextlib.suppress(FileNotFoundError):
+        manifest = directory / "checkpoint" / "chains" / "manifest.json"
+        groups = json.loads(manifest.read_text())["groups"].values()
+        return max((group["done"] for group in groups), default=0)
+    return 0
 
 
 def test_two_processes_make_the_draws_of_one(together):
@@ -130,15 +152,14 @@ def test_only_the_first_process_speaks_and_writes(together):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_other(folder, victim):
+def test_a_killed_process_ends_the_other_and_both_go_on(folder, in_peace, victim):
     out = f"killed{victim}"
-    with ended(start(folder, "long.toml", out)) as started:
+    with ended(start(folder, out, "run", "long.toml", "--out", out)) as started:
         begin = time.monotonic()
-        while not (folder / out / ".gmm-bayes.lock").exists():
+        while num_kept(folder / out) <= 100:
             assert time.monotonic() < begin + PATIENCE
             assert all(process.poll() is None for process in started)
-            time.sleep(0.2)
-        time.sleep(5)
+            time.sleep(0.05)
         started[victim].send_signal(signal.SIGKILL)
         killed = time.monotonic()
         survivor = started[1 - victim]
@@ -150,6 +171,12 @@ def test_a_killed_process_ends_the_other(folder, victim):
     # JAX itself ends the others when the first process is gone.
     assert "has lost another one" in complaint or "another task died" in complaint
     assert not (folder / out / "posterior.nc").exists()
+    assert 100 < num_kept(folder / out) < 2100
+
+    finish(folder, f"{out}again", "resume", out)
+    resumed = gb.load(folder / out / "posterior.nc")
+    assert resumed.run["resumed"] == 1
+    assert resumed.posterior.identical(in_peace.posterior)
 
 
 WRONG = {

@@ -117,7 +117,8 @@ def test_every_member_is_a_job_of_its_own(serial, file, tmp_path):
         assert resolved.model == member.config.model
         assert resolved.runtime.seed == member.settings["runtime.seed"]
         report = json.loads((home / "report.json").read_text())
-        assert {p.name for p in home.iterdir()} == {*report["files"], "scores.json"}
+        beside = {"scores.json", "run.log", "progress.jsonl"}
+        assert {p.name for p in home.iterdir()} == {*report["files"], *beside}
     fit = gb.load(directory / NAMES[2] / "posterior.nc")
     faithful = gb.datasets.load_old_faithful()[["waiting"]]
     with pytest.warns(gb.errors.GMMBayesWarning):
@@ -232,6 +233,27 @@ def test_a_member_that_was_not_finished_is_run_again(done, file, sampled, damage
     pd.testing.assert_frame_equal(compared(after), compared(before))
     assert list(table["status"]) == ["finished"] * 4
     assert not (done / NAMES[1] / ".gmm-bayes.lock").exists()
+
+
+@pytest.mark.parametrize(("seed", "goes_on"), [(2, True), (3, False)])
+def test_a_member_that_was_killed_goes_on_if_it_is_the_same(
+    done, file, sampled, monkeypatch, seed, goes_on
+):
+    home, sample, resumed = done / NAMES[1], execution._sample, []
+
+    def note(job):
+        resumed.append(job.resumes)
+        return sample(job)
+
+    monkeypatch.setattr(execution, "_sample", note)
+    (home / "checkpoint").mkdir()
+    config = (home / "config.resolved.toml").read_text()
+    assert "seed = 2" in config
+    (home / "checkpoint" / "job.toml").write_text(config.replace("seed = 2", f"seed = {seed}"))
+    (home / "report.json").unlink()
+    gb.sweep(file, done)
+    assert (sampled, resumed) == ([NAMES[1]], [goes_on])
+    assert not (home / "checkpoint").exists()
 
 
 def test_scores_are_made_without_sampling_again(done, file, sampled):

@@ -21,9 +21,10 @@ __all__ = ["simulation_based_calibration"]
 _NUM_RANKED = 99
 _NUM_SAMPLES = 500
 # Of the default priors: standard deviations of a mean between neighbouring centres, and the
-# concentration of the weights. With 0.5, that of `Priors`, one chain in ten of 1000 draws has fewer
-# than 99 effective ones: components are empty, or wider than the distance between centres.
-_APART = 6.0
+# concentration of the weights. At 6 apart some components are wider than the distance, so that there
+# is a mode with the two exchanged which one chain does not see. With a concentration of 0.5, that of
+# `Priors`, components are often empty, and a chain mixes slowly.
+_APART = 20.0
 _CONCENTRATION = 5.0
 # Fewer simulations than this tell next to nothing.
 _FEWEST_SIMULATIONS = 20
@@ -55,7 +56,7 @@ def simulation_based_calibration(
         Sizes of the simulated problems. Small ones are soon done.
     covariance_type : {"full", "tied", "diag", "spherical"}
     priors : Priors, optional
-        With `mean_loc` filled: centres that follow the data are no prior. None takes centres 6
+        With `mean_loc` filled: centres that follow the data are no prior. None takes centres 20
         apart along the first feature, means of variance 1 about them, weights of concentration 5,
         and else what `Priors()` has.
     sampler : NUTS, optional

@@ -111,8 +111,9 @@ def fit_many(
     >>> X = gb.datasets.load_old_faithful()
     >>> halves = {"early": X[:136], "late": X[136:]}
     >>> fits = gb.fit_many(halves, 2, sampler=gb.NUTS(num_samples=300), seed=1)
-    >>> fits["late"].posterior["weights"].mean(("chain", "draw")).round(1).values
-    array([0.4, 0.6])
+    >>> fits["late"].posterior["means"].mean(("chain", "draw")).round(0).values
+    array([[ 2., 54.],
+           [ 4., 80.]])
     """
     begin = time.perf_counter()
     check_n_components(n_components)
