@@ -30,8 +30,8 @@ from gmm_bayes.inference.threads import in_background, run_in_threads
 
 __all__ = ["ManyDraws", "sample_many", "stack"]
 
-# Data sets in a block. Measured on two cores: more sets make better use of vector instructions,
-# but wait for the longest trajectory among them and leave the cache.
+# Data sets in a block: more sets make better use of vector instructions, but wait for the longest
+# trajectory among them and leave the cache. A guess, not tuned.
 _SETS_PER_BLOCK = 32
 # A call that makes few draws pays for all it could make.
 _SECONDS_PER_CALL = 5.0
@@ -122,7 +122,7 @@ def sample_many(
     progress : bool
         Draw a bar.
     sets_per_block : int, optional
-        None takes what was fastest.
+        None takes 32.
 
     Returns
     -------
@@ -141,7 +141,9 @@ def sample_many(
     rngs = [[*map(np.random.default_rng, _children(s, sampler.num_chains))] for s in seeds]
     size = min(sets_per_block or _SETS_PER_BLOCK, n_sets)
     programs = SetPrograms(_adaptation(sampler), spec, size, sampler.num_chains)
-    with in_background(partial(programs.compile, _block(data, np.zeros(size, int))), device) as job:
+    compiling = partial(programs.compile, _block(data, np.zeros(size, int)))
+    # Not beside the search for modes: see `plan_many`.
+    with in_background(compiling, device, alone=True) as job:
         plans = plan_many(data, z, spec, rngs, sampler.preconditioning, size, device)
         initialised = time.perf_counter()
         job.result()

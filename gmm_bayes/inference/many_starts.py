@@ -10,7 +10,6 @@ import numpy as np
 from gmm_bayes._vocabulary import Preconditioning
 from gmm_bayes.errors import InferenceError
 from gmm_bayes.inference.affine import AffineMap
-from gmm_bayes.inference.devices import cpu_cores
 from gmm_bayes.inference.initialization import jitter
 from gmm_bayes.inference.laplace import inverse_factor
 from gmm_bayes.inference.many_programs import gradients_at, modes_and_curvatures
@@ -92,8 +91,9 @@ def plan_many(
         block.start_plainly(z)
 
     jobs: list[Callable[..., None]] = [partial(plan, s) for s in blocks_of(n_sets, size)]
-    workers = min(len(jobs), cpu_cores()) if device.platform == "cpu" else 1
-    run_in_threads(jobs, workers, device)
+    # One at a time: two such programs at once, each with batches of eigenvalue problems, were seen
+    # to wait for each other for ever on two cores. It is little beside the sampling.
+    run_in_threads(jobs, 1, device)
     return plans
 
 
