@@ -162,7 +162,8 @@ PLANTED = {
     "worse mode": (
         _worse_chain,
         r"chains \[2\] sit in a worse mode \(mean log-likelihood by chain: "
-        r"-180\.\d, -\d+\.\d, -330\.\d, -\d+\.\d\)",
+        r"-180\.\d, -\d+\.\d, -330\.\d, -\d+\.\d; of rows left out: "
+        r"-\d+\.\d, -\d+\.\d, -\d+\.\d, -\d+\.\d\)",
         "Start from a better solution (n_init, init) or take fewer components; to predict with "
         "these chains, weight them by stack_chains(fit).",
     ),

@@ -377,7 +377,8 @@ def test_interrupts(file, sampled, serial, tmp_path, monkeypatch, number, code):
         "members that are finished are kept; the same command runs the others",
         "interrupted: the run is not complete",
     ]
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"sweep.json", *NAMES[:2]}
+    # The third had begun: its checkpoint is kept.
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"sweep.json", *NAMES[:3]}
     assert "2 of 4 members are finished" in invoke("show", tmp_path / "out").stdout
     assert "waiting" in invoke("show", tmp_path / "out").stdout
 

@@ -238,7 +238,8 @@ def test_draws_are_written_by_the_clock_and_on_request_and_not_held(recorder):
             checkpoint.save_soon()
         if done == 15:
             recorder.seconds = 0.0
-        group.save(state, done, due=False, n_divergences=done)
+        if group.is_due():
+            group.save(state, done, done)
         recorder.seconds = 1000.0
         assert group.done == {5: 0, 10: 10, 15: 15, 20: 15}[done]
         assert len(group._pending.get("eta", [])) == (done in (5, 20))
@@ -488,7 +489,7 @@ def test_where_a_run_cannot_begin(finished, tmp_path, monkeypatch):
         gb.fit(X, 2, checkpoint=3)
     with raises_exactly(
         ValueError,
-        "checkpoint must be None with Laplace, whose draws are made at once; take sampler=NUTS()",
+        "checkpoint must be None with Laplace, which cannot go on from one; take sampler=NUTS()",
     ):
         gb.fit(X, 2, sampler=gb.Laplace(), checkpoint=tmp_path / "new")
     with pytest.raises(ValueError, match="checkpoint_seconds"):

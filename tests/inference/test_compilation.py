@@ -155,7 +155,7 @@ def test_other_systems_do_not_count_them(monkeypatch, tmp_path):
 @pytest.mark.parametrize("fit", [lambda X: gb.fit_em(X, 1), lambda X: gb.fit(X, 1, sampler=FEW)])
 def test_every_fit_looks_first(monkeypatch, fit):
     looked = []
-    for home in ("runner", "maximum_likelihood"):
+    for home in ("run", "maximum_likelihood"):
         monkeypatch.setattr(f"gmm_bayes.inference.{home}.forget_programs", lambda: looked.append(1))
     fit(gb.datasets.load_old_faithful())
     assert looked == [1]

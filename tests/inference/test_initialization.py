@@ -126,6 +126,6 @@ def test_fit_checks_its_start_and_its_sampler(faithful):
     with pytest.raises(ValueError, match=r"init\.weights must be positive and sum to 1"):
         gb.fit(faithful, 2, init=start)
     with pytest.raises(
-        TypeError, match=r"NUTS\(\.\.\.\) or gmm_bayes\.Laplace\(\.\.\.\), got <class"
+        TypeError, match=r"NUTS\(\.\.\.\), ChEES\(\.\.\.\) or Laplace\(\.\.\.\), got <class"
     ):
         gb.fit(faithful, 2, sampler=gb.NUTS)

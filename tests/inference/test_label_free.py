@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 import gmm_bayes as gb
 from gmm_bayes.inference import label_free
 from gmm_bayes.inference.label_free import label_free_quantities, spread_rows
-from gmm_bayes.inference.runner import _judge
+from gmm_bayes.inference.runner import judge
 
 PARAMETERS = {"weights", "means", "scales", "correlation_cholesky"}
 
@@ -179,7 +179,7 @@ def test_the_verdict_is_written_down():
     mixed, _ = shuffled(made_up_fit(far_apart(2, 2), n_draws=1000, noise=0.05))
     assert not mixed.switched
     with pytest.warns(gb.errors.LabelSwitchingWarning) as caught:
-        _judge(mixed)
+        judge(mixed)
     assert len(caught) == 1
     said = str(caught[0].message)
     assert said.startswith("Components changed places between draws (label switching): ")

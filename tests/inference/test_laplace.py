@@ -279,7 +279,7 @@ def test_chains_adapt_themselves_where_it_does_not(faithful):
 
 @pytest.mark.filterwarnings("ignore::gmm_bayes.errors.ConvergenceWarning")
 def test_without_curvature_chains_adapt_themselves(faithful, monkeypatch):
-    monkeypatch.setattr(laplace, "_factor", lambda hessian: None)
+    monkeypatch.setattr(laplace, "inverse_factor", lambda hessian: None)
     sampler = gb.NUTS(num_warmup=100, num_samples=20)
     fit = gb.fit(faithful, 4, sampler=sampler, seed=1)
     assert fit.run["preconditioning"] == "none"
