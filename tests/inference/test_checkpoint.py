@@ -193,10 +193,14 @@ def test_an_interrupt_saves_and_goes_on(monkeypatch, tmp_path):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr("gmm_bayes.inference.progress._SECONDS_BETWEEN_REPORTS", 0)
 
+    pressed = threading.Event()
+
     def press(report):
-        if report["phase"] == "sampling":
+        # Once: a second interrupt would not wait for the chains.
+        if report["phase"] == "sampling" and not pressed.is_set():
+            pressed.set()
             os.kill(os.getpid(), signal.SIGINT)
-            threading.Event().wait(0.2)
+            threading.Event().wait(1.0)
 
     try:
         with pytest.raises(KeyboardInterrupt), listening(press):
