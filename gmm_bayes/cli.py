@@ -65,6 +65,18 @@ def gmm_bayes(
         raise typer.Exit
 
 
+# Options of several commands.
+_Out = Annotated[
+    Path | None,
+    typer.Option(help="Directory for the results, instead of the file's.", readable=False),
+]
+_Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable."),
+]
+_Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit with 1 if the chains are not to be believed.")
+]
 _Distributed = Annotated[
     bool,
     typer.Option(
@@ -86,20 +98,12 @@ def _join(distributed: bool, *which: Any) -> None:
 @app.command()
 def run(
     config: Annotated[Path, typer.Argument(help="Job file (TOML).", readable=False)],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Directory for the results, instead of the job file's.", readable=False),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable."),
-    ] = None,
+    out: _Out = None,
+    changes: _Changes = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check job file and data, then stop.")
     ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if the chains are not to be believed.")
-    ] = False,
+    strict: _Strict = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace results in the directory.")
     ] = False,
@@ -130,9 +134,7 @@ def run(
 @app.command()
 def resume(
     directory: Annotated[Path, typer.Argument(help="Directory of the run.", readable=False)],
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if the chains are not to be believed.")
-    ] = False,
+    strict: _Strict = False,
     distributed: _Distributed = False,
     coordinator: _Coordinator = None,
     num_processes: _NumProcesses = None,
@@ -193,14 +195,8 @@ def sweep(
     config: Annotated[
         Path, typer.Argument(help="Job file with a section [sweep] (TOML).", readable=False)
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Directory for the results, instead of the file's.", readable=False),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable."),
-    ] = None,
+    out: _Out = None,
+    changes: _Changes = None,
     index: _Index = None,
     executor: _Executor = None,
     workers: _Workers = None,
