@@ -7,6 +7,8 @@ from scipy.stats import binom, norm, poisson
 
 __all__ = ["Band", "counts_below", "departure", "p_values", "simultaneous_band"]
 
+# Quantiles further out are not found; p-values are then about this times the number of points.
+_SMALLEST_LEVEL = 1e-13
 # Of a bisection over the pointwise level of a band.
 _HALVINGS = 40
 # Standard errors by which a mean or a spread must be off before it is given as the direction.
@@ -78,7 +80,7 @@ def p_values(counts: np.ndarray, n_simulations: int) -> np.ndarray:
     share = _points(counts.shape[-1])
     below = binom.cdf(counts, n_simulations, share)
     above = binom.sf(counts - 1, n_simulations, share)
-    level = 2 * np.minimum(below, above).min(axis=-1)
+    level = np.maximum(2 * np.minimum(below, above).min(axis=-1), _SMALLEST_LEVEL)
     # A point exactly as improbable as the worst counts as outside.
     inside = [
         _inside_probability(*_limits(one * (1 + 1e-9), n_simulations, share), n_simulations)

@@ -100,3 +100,8 @@ def test_another_shape_is_said_to_be_one():
 
 def test_ranks_of_the_right_posterior_pass():
     assert p_values(counts_below(normal_ranks(1000), NUM_RANKED), 1000) > 0.05
+
+
+def test_ranks_as_wrong_as_can_be_have_a_p_value():
+    """Quantiles so far out cannot be found."""
+    assert p_values(counts_below(np.zeros(1000, int), 99), 1000) < 1e-10
