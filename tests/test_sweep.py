@@ -542,7 +542,7 @@ def test_a_worker_that_dies_is_the_answer():
         run_tasks([dies, dies], "loky", shown=False, unit="task", workers=2)
 
 
-def test_a_scheduler_that_is_not_there(file, sampled, tmp_path, monkeypatch):
+def test_a_scheduler_that_is_not_there(file, serial, sampled, tmp_path, monkeypatch):
     monkeypatch.setattr(executors, "_PATIENCE", "0.5s")
     result = invoke("sweep", file, "--out", tmp_path / "out", "--dask", "tcp://127.0.0.1:9")
     assert result.exit_code == 2
@@ -552,6 +552,9 @@ def test_a_scheduler_that_is_not_there(file, sampled, tmp_path, monkeypatch):
     result = invoke("sweep", file, "--out", tmp_path / "out", "--dask", "nowhere")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: sweep.scheduler: no Dask scheduler answers at nowhere ")
+    # What the process does afterwards is not Dask's.
+    fit = gb.load(serial[0] / NAMES[0] / "posterior.nc")
+    assert gb.load(fit.save(tmp_path / "fit.nc")) == fit
     result = invoke("sweep", file, "--executor", "joblib", "--dask", "local")
     assert result.exit_code == 2
     assert result.stderr == "error: --dask does not go with --executor joblib\n"

@@ -63,7 +63,8 @@ def open_executor(options: SweepSection) -> Iterator[Any]:
             )
             stack.enter_context(address)
         try:
-            client = Client(address, timeout=_PATIENCE)
+            # Not as the default: one that finds no scheduler would stay it, and no file be written.
+            client = Client(address, timeout=_PATIENCE, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"sweep.scheduler: no Dask scheduler answers at {address} "
