@@ -21,9 +21,9 @@ __all__ = ["simulation_based_calibration"]
 _NUM_RANKED = 99
 _NUM_SAMPLES = 500
 # Of the default priors: standard deviations of a mean between neighbouring centres, and the
-# concentration of the weights. At 6 apart some components are wider than the distance, and there is
-# a mode with the two exchanged which one chain does not see. With a concentration of 0.5, that of
-# `Priors`, components are often empty, and a chain mixes slowly.
+# concentration of the weights. At 6 apart, where some components are wider than the distance, one
+# of two checks failed; with a concentration of 0.5, that of `Priors`, components are often empty,
+# and a chain mixes slowly.
 _APART = 20.0
 _CONCENTRATION = 5.0
 # Fewer simulations than this tell next to nothing.
