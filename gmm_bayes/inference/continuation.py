@@ -218,8 +218,8 @@ def _refuse_without_state(fit: GMMFit) -> None:
         )
     if SAMPLER_STATE not in fit.datatree.children:
         raise ValueError(
-            "fit must hold the state of its chains, which is kept by NUTS and not by Laplace, "
-            "marginals or older versions; fit again with more draws"
+            "fit must hold the state of its chains, which fits by NUTS alone keep, and not their "
+            "marginals, nor older versions; fit again with more draws"
         )
 
 

@@ -596,7 +596,7 @@ def test_fits_that_cannot_be_extended():
         others = {
             "aligned": gb.align_labels(fit),
             "stacked": gb.stack_chains(fit).resample(),
-            "which is kept by NUTS and not by Laplace": gb.marginal(fit, "x0"),
+            "which fits by NUTS alone keep": gb.marginal(fit, "x0"),
             "fit again with more": gb.fit(two_groups(), 2, sampler=gb.Laplace(50)),
         }
     for words, other in others.items():
