@@ -315,6 +315,22 @@ def checkpoint_table(rows):
     return table(header, lines)
 
 
+def devices_table(rows):
+    header = ["N, K, D", "rows on", "ms a gradient", "median, ms", "against 1 device"]
+    alone = {size(r): r["seconds"] for r in rows["devices"] if r["method"] == "1 device"}
+    lines = [
+        [
+            size(row),
+            row["method"],
+            number(1e3 * row["seconds"]),
+            number(1e3 * row["median_seconds"]),
+            f"{alone[size(row)] / row['seconds']:.2f}x",
+        ]
+        for row in rows["devices"]
+    ]
+    return table(header, lines)
+
+
 def targets_table(rows):
     header = ["target", "at least", "measured", "reached"]
     lines = []
@@ -358,6 +374,7 @@ TABLES = {
     "many": many_table,
     "decisions": decisions_table,
     "checkpoint": checkpoint_table,
+    "devices": devices_table,
     "gpu": gpu_tables,
     "machines": machines_table,
 }

@@ -10,6 +10,7 @@ BENCHMARKS = (
     "many_chains",
     "decisions",
     "checkpoint",
+    "devices",
     "calibration",
     "coverage",
 )
@@ -58,6 +59,7 @@ def judge(rows):
         *_gpu(rows["sampling"]),
         *_em(rows["em"]),
         *_many(rows["many"]),
+        *_checkpoint(rows["checkpoint"]),
     ]
 
 
@@ -201,3 +203,14 @@ def _under(name, limit, unit, values):
     worst = max(values, default=None)
     shown = None if worst is None else f"{worst:.3g} {unit}"
     return name, f"under {limit:g} {unit}", shown, worst is not None and worst < limit
+
+
+def _checkpoint(rows):
+    kept = [r["ratio"] for r in rows if r["method"] == "every 30 s"]
+    worst = max(kept, default=None)
+    yield (
+        "time of a fit with a checkpoint every 30 s",
+        "under 3 % more",
+        None if worst is None else f"{100 * (worst - 1):.1f} % more",
+        worst is not None and worst < 1.03,
+    )
