@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gmm_bayes import datasets, errors, plots
+    from gmm_bayes._row_files import RowFile
     from gmm_bayes.checking.calibration import simulation_based_calibration
     from gmm_bayes.checking.calibration_verdict import Calibration
     from gmm_bayes.checking.candidates import Comparison
@@ -56,6 +57,7 @@ _HOMES = {
     "datasets": "gmm_bayes.datasets",
     "errors": "gmm_bayes.errors",
     "plots": "gmm_bayes.plots",
+    "RowFile": "gmm_bayes._row_files",
     "Calibration": "gmm_bayes.checking.calibration_verdict",
     "simulation_based_calibration": "gmm_bayes.checking.calibration",
     "Comparison": "gmm_bayes.checking.candidates",
@@ -131,6 +133,7 @@ __all__ = [
     "PriorSensitivity",
     "Priors",
     "Reject",
+    "RowFile",
     "StackedChains",
     "__version__",
     "align_labels",

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Table", "check_data", "read_array"]
+__all__ = ["Table", "check_data", "check_names", "missing_error", "read_array", "to_float"]
 
 _ADVICE = "leave it out or turn it into numbers yourself"
 _KINDS = {
@@ -89,7 +89,7 @@ def check_data(X: Any, *, name: str = "X", min_rows: int = 1) -> Table:
         )
     made_up = (f"x{d}" for d in range(n_features))
     feature_names = tuple(made_up if names is None else map(str, names))
-    _check_names(feature_names, name)
+    check_names(feature_names, name)
     _refuse_missing(values, feature_names, name)
     # One layout, for sums over rows are rounded by it.
     values = np.ascontiguousarray(values)
@@ -172,7 +172,7 @@ def _number(value: Any, row: int, what: str) -> float:
         return math.nan
 
 
-def _check_names(names: Sequence[str], name: str) -> None:
+def check_names(names: Sequence[str], name: str) -> None:
     repeated = sorted({c for c in names if names.count(c) > 1})
     if repeated:
         raise ValueError(
@@ -193,17 +193,23 @@ def _refuse_missing(values: np.ndarray, names: Sequence[str], name: str) -> None
     if not bad.any():
         return
     row, column = (int(i) for i in np.argwhere(bad)[0])
+    n_missing = int(np.isnan(values).sum())
+    n_infinite = int(np.isinf(values).sum())
+    raise missing_error(name, n_missing, n_infinite, values.size, row, names[column])
+
+
+def missing_error(
+    name: str, n_missing: int, n_infinite: int, size: int, row: int, column: str
+) -> ValueError:
+    """What to raise for values that are not finite, the first of them in this row and column."""
     kinds = [
         f"{count} {kind}"
-        for kind, count in (
-            ("missing", int(np.isnan(values).sum())),
-            ("infinite", int(np.isinf(values).sum())),
-        )
+        for kind, count in (("missing", n_missing), ("infinite", n_infinite))
         if count
     ]
-    raise ValueError(
-        f"{name} must be finite, got {' and '.join(kinds)} of {values.size} values, "
-        f"the first in row {row}, column {names[column]!r}. Drop or impute them: "
+    return ValueError(
+        f"{name} must be finite, got {' and '.join(kinds)} of {size} values, "
+        f"the first in row {row}, column {column!r}. Drop or impute them: "
         "rows are never dropped silently."
     )
 

@@ -289,9 +289,9 @@ def _far_rows(table: Table) -> Iterator[str]:
         row = int(distance.argmax())
         if high > low and distance[row] > _FAR * (high - low):
             yield (
-                f"row {row} holds {values[row]:g} in column {name!r}, more than {_FAR} times the "
-                "interquartile range from the median: it sets the scale of the column; check it, "
-                "or leave it out"
+                f"row {table.index[row]} holds {values[row]:g} in column {name!r}, more than "
+                f"{_FAR} times the interquartile range from the median: it sets the scale of the "
+                "column; check it, or leave it out"
             )
 
 

@@ -13,7 +13,7 @@ from gmm_bayes.checking.renumbered import renumber
 from gmm_bayes.errors import ConvergenceWarning
 from gmm_bayes.inference.devices import double_precision
 from gmm_bayes.inference.potential import ModelSpec, space
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result import GMMFit, check_fit, refuse_sample
 from gmm_bayes.inference.standardization import Standardization
 
 __all__ = ["Evidence", "log_evidence"]
@@ -82,7 +82,8 @@ def log_evidence(fit: GMMFit, *, seed: int = 0) -> Evidence:
         If `fit` is not a GMMFit.
     ValueError
         If the draws are not chains, are too few for their dimension, are not finite, or lose
-        weights below the smallest float64; or if there are more than 12 components.
+        weights below the smallest float64; if there are more than 12 components; or if the rows
+        stayed in a `RowFile`.
     InferenceError
         If the draws and the normal distribution fitted to them do not meet.
 
@@ -145,6 +146,7 @@ def _from_draws(fit: GMMFit, units: Standardization, rng: np.random.Generator) -
 
 def _refuse(fit: GMMFit) -> None:
     """Raise where there is no evidence to be had from the draws."""
+    refuse_sample(fit, "log_evidence")
     if fit.sampler.judged_by != "chains":
         raise ValueError(
             "log_evidence must have the draws of chains: those of Laplace are resampled from "

@@ -13,7 +13,7 @@ from gmm_bayes._vocabulary import CHAIN, DRAW
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.devices import double_precision
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result import GMMFit, check_fit, refuse_sample
 from gmm_bayes.posterior.label_draws import labels_of_rows
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def occupied_components(fit: GMMFit, *, seed: int = 0) -> "pd.DataFrame":
     Raises
     ------
     TypeError, ValueError
-        If `fit` is not a GMMFit, or the seed is not one.
+        If `fit` is not a GMMFit, or the seed is not one; or if the rows stayed in a `RowFile`.
 
     Notes
     -----
@@ -75,6 +75,7 @@ def occupied_components(fit: GMMFit, *, seed: int = 0) -> "pd.DataFrame":
     import pandas as pd
 
     check_fit(fit)
+    refuse_sample(fit, "occupied_components")
     words = check_seed(seed)
     k = fit.n_components
     label_seed, prior_seed = np.random.SeedSequence(words).spawn(2)

@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from gmm_bayes._row_files import RowFile
 from gmm_bayes._validation import Table, check_seed
 from gmm_bayes._vocabulary import InitMethod, Precision
+from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.samplers import NUTS, Sampler, restore_sampler
+from gmm_bayes.inference.standardization import Standardization
+from gmm_bayes.inference.survey import Survey
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["Arguments", "data_hash", "from_stored", "plain", "to_stored"]
+__all__ = ["Arguments", "data_hash", "from_stored", "plain", "stored_rows", "to_stored"]
 
 Arrays = dict[str, np.ndarray]
 
@@ -28,6 +32,7 @@ class Arguments:
     Attributes
     ----------
     table : Table
+        The rows, or a sample of those in a file.
     spec : ModelSpec
     sampler : NUTS, ChEES or Laplace
     init : str or MixtureParameters
@@ -40,6 +45,10 @@ class Arguments:
     precision : str
     priors : Priors, optional
         As given.
+    rows : RowFile, optional
+        The file in which the rows stay.
+    seen : Survey, optional
+        Of that file.
     """
 
     table: Table
@@ -52,6 +61,22 @@ class Arguments:
     mesh: dict[str, int] | None
     precision: Precision
     priors: Priors | None
+    rows: RowFile | None = None
+    seen: Survey | None = None
+
+    @property
+    def n_obs(self) -> int:
+        """Number of rows, wherever they are."""
+        return len(self.table.values) if self.rows is None else self.rows.shape[0]
+
+    @property
+    def units(self) -> Standardization:
+        """The map of all rows to standard units."""
+        structure = COVARIANCE_STRUCTURES[self.spec.covariance_type]
+        # A file whose rows are all in the sample gives the draws of a table, bit for bit.
+        if self.seen is None or len(self.table.values) == self.n_obs:
+            return Standardization.of(self.table.values, structure)
+        return Standardization.of_columns(self.seen.loc, self.seen.scale, structure)
 
     def config(self) -> dict[str, Any]:
         """Every argument but the data by the name that it has in `fit`, for JSON."""
@@ -85,19 +110,26 @@ def plain(name: str, value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def data_hash(table: Table) -> str:
-    """A hash of the rows, the names of the columns and the labels of the rows."""
+def data_hash(table: Table, seen: Survey | None = None) -> str:
+    """A hash of the rows, those in a file included, of their labels and the columns' names."""
     arrays = _table_arrays(table)
+    if seen is not None:
+        arrays["digest"] = np.array(seen.digest, np.uint64)
     pieces = [f"{n}{a.dtype.str}{a.shape}".encode() + a.tobytes() for n, a in arrays.items()]
     return hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
 def to_stored(arguments: Arguments, priors: Priors) -> Arrays:
     """Arrays that, with the config, make the arguments again; `priors` have every gap filled."""
-    return {
-        **_table_arrays(arguments.table),
-        "priors": _text(plain("priors", priors)),
-    }
+    arrays = {**_table_arrays(arguments.table), "priors": _text(plain("priors", priors))}
+    if arguments.rows is not None:
+        arrays["rows"] = _text(arguments.rows.source)
+    return arrays
+
+
+def stored_rows(arrays: Arrays) -> dict[str, Any] | None:
+    """The arguments of the `RowFile` of a run, if it had one."""
+    return _read(arrays["rows"]) if "rows" in arrays else None
 
 
 def from_stored(config: Mapping[str, Any], arrays: Arrays) -> tuple[Arguments, Priors]:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from gmm_bayes._row_files import RowFile
 from gmm_bayes._validation import Table, check_data, check_integer, nearest
 from gmm_bayes._vocabulary import (
     CHAIN,
@@ -23,7 +24,13 @@ from gmm_bayes._vocabulary import (
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import CheckpointError
 from gmm_bayes.inference import storage
-from gmm_bayes.inference.arguments import Arguments, data_hash, from_stored, plain
+from gmm_bayes.inference.arguments import (
+    Arguments,
+    data_hash,
+    from_stored,
+    plain,
+    stored_rows,
+)
 from gmm_bayes.inference.checkpoint import DiskRecorder
 from gmm_bayes.inference.checkpoint_directory import check_options, refuse_differences, reopen
 from gmm_bayes.inference.placement import Placement
@@ -34,6 +41,7 @@ from gmm_bayes.inference.run import device_name, plan_memory_of, run
 from gmm_bayes.inference.runner import fit, judge
 from gmm_bayes.inference.sampler_state import STATE_PREFIX, state_arrays
 from gmm_bayes.inference.starting import Plan
+from gmm_bayes.inference.survey import Survey, survey
 
 __all__ = ["extend", "resume"]
 
@@ -59,8 +67,8 @@ def resume(
     ----------
     checkpoint : path
         The directory that was given to `fit`.
-    X : array or frame, shape (n_obs, n_features), optional
-        If given, it must be the data of the run.
+    X : array, frame or RowFile, shape (n_obs, n_features), optional
+        If given, it must be the data of the run: for instance a file that has moved.
     progress, checkpoint_seconds
         As for `fit`.
     **arguments
@@ -84,18 +92,18 @@ def resume(
     begin = time.perf_counter()
     folder = check_options(checkpoint, checkpoint_seconds)
     given = _as_config(arguments)
-    data = None if X is None else data_hash(check_data(X, min_rows=2))
+    in_file = X is None or isinstance(X, RowFile)
+    data = None if in_file else data_hash(check_data(X, min_rows=2))
     # Of several processes the first keeps the run; the others read what it was.
     writes = jax.process_index() == 0
     with reopen(folder, keeps_others_out=writes) as manifest:
         recorder = DiskRecorder(folder, manifest, checkpoint_seconds, writes=writes)
         refuse_differences(folder, manifest["config"], given)
-        if data is not None and data != manifest["data"]:
-            raise CheckpointError(
-                f"the run in {folder} has other data than X: rows, names of columns "
-                "or labels of rows differ"
-            )
+        if data is not None:
+            _refuse_other_data(recorder, data)
         stored, priors = _stored(recorder)
+        if in_file:
+            stored = _with_rows(stored, recorder, X)
         where = Placement.of_shape(stored.device, stored.mesh)
         recorder.check(device_name(where.device))
         prior = priors.arrays(stored.spec.n_components, stored.table.values.shape[1])
@@ -127,6 +135,33 @@ def _stored(recorder: DiskRecorder) -> tuple[Arguments, Any]:
         ) from None
 
 
+def _refuse_other_data(recorder: DiskRecorder, data: str | None) -> None:
+    if data != recorder.manifest["data"]:
+        raise CheckpointError(
+            f"the run in {recorder.directory} has other data than X: rows, names of columns "
+            "or labels of rows differ"
+        )
+
+
+def _with_rows(stored: Arguments, recorder: DiskRecorder, X: RowFile | None) -> Arguments:
+    """The arguments with the file of their rows, if it was one, after looking whether it is."""
+    source = stored_rows(recorder.inputs())
+    if source is None:
+        if X is not None:
+            _refuse_other_data(recorder, None)
+        return stored
+    try:
+        rows = RowFile(**source) if X is None else X
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"the rows of the run in {recorder.directory} were in {source['path']}, where there is "
+            "no file now; give them as X=gmm_bayes.RowFile(...)"
+        ) from None
+    seen = survey(rows, stored.words)
+    _refuse_other_data(recorder, data_hash(seen.sample, seen))
+    return dataclasses.replace(stored, table=seen.sample, rows=rows, seen=seen)
+
+
 def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GMMFit:
     """Make more draws with the chains of a finished fit, without a new warm-up.
 
@@ -153,6 +188,8 @@ def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GM
         chains, or is from a version that did not keep their state.
     DeviceError
         If the device of the fit is not there.
+    FileNotFoundError
+        If the rows stayed in a file that is not there now.
 
     Warns
     -----
@@ -197,12 +234,25 @@ def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GM
         where.shape,
         fit.datatree[SAMPLER_STATE].attrs["precision"],
         fit.priors,
+        *_rows_again(fit),
     )
     prior = fit.priors.arrays(fit.n_components, fit.n_features)
     prior = prior._replace(mean_scale_tril=arrays["mean_scale_tril"])
     memory = plan_memory_of(arguments, where)
     new = run(arguments, prior, recorder, where, memory, progress, begin)
     return judge(_joined(fit, new))
+
+
+def _rows_again(fit: GMMFit) -> tuple[RowFile | None, Survey | None]:
+    """The file of the rows, if they stayed in one, and what is in it."""
+    source = fit.run.get("rows")
+    if source is None:
+        return None, None
+    rows = RowFile(source["path"], source["columns"])
+    seen = survey(rows, np.array(fit.seed, np.uint32))
+    if seen.digest != source["digest"]:
+        raise ValueError(f"fit must be of the rows in {rows.path}, but these have changed since")
+    return rows, seen
 
 
 def _refuse_without_state(fit: GMMFit) -> None:

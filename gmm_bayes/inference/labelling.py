@@ -39,8 +39,12 @@ def label_draws(
     prior: PriorArrays,
     units: Standardization,
     structure: CovarianceStructure,
+    n_obs: int | None = None,
 ) -> xr.DataTree:
-    """Return the tree of a finished run: posterior, sample_stats, observed_data, constant_data."""
+    """Return the tree of a finished run: posterior, sample_stats, observed_data, constant_data.
+
+    The table may be a sample of the `n_obs` rows that the draws are about.
+    """
     coords: dict[str, Any] = {
         COMPONENT: np.arange(len(prior.weight_concentration)),
         FEATURE: np.array(table.feature_names, dtype=object),
@@ -59,7 +63,7 @@ def label_draws(
         {
             POSTERIOR: label_sites(sites, structure, coords),
             SAMPLE_STATS: _sample_stats(
-                draws, table.values.shape[0], len(coords[COMPONENT]), units
+                draws, n_obs or len(table.values), len(coords[COMPONENT]), units
             ),
             OBSERVED_DATA: _dataset({DATA: ((OBS, FEATURE), table.values)}, coords),
             CONSTANT_DATA: _dataset(constants, coords),

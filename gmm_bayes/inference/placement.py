@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from scipy.spatial import cKDTree
 
+from gmm_bayes._row_files import RowFile
 from gmm_bayes._vocabulary import CHAINS_AXIS, ROWS_AXIS, Precision
 from gmm_bayes.core.likelihood import ROWS_PER_BLOCK, RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
@@ -17,6 +18,7 @@ from gmm_bayes.core.sharding import Split
 from gmm_bayes.core.unconstrained import Space
 from gmm_bayes.inference.devices import find_device, find_mesh, make_mesh
 from gmm_bayes.inference.memory import MemoryPlan, ProblemSize, device_memory, plan_memory
+from gmm_bayes.inference.reading import FileBlocks
 from gmm_bayes.inference.standardization import Standardization
 
 __all__ = ["Placement", "agree", "on_host", "spread", "spread_chains"]
@@ -136,6 +138,22 @@ class Placement(NamedTuple):
             return jax.device_put(rows)
         return spread(rows, self.mesh, ROWS_AXIS)._replace(split=Split(self.mesh))
 
+    def file_blocks(
+        self,
+        rows: RowFile,
+        units: Standardization,
+        precision: Precision,
+        rows_per_block: int | None,
+        find_start: Callable[[], MixtureParameters],
+    ) -> RowBlocks:
+        """As `blocks`, of rows in a file: each device's are read when they are put there."""
+        wanted = rows_per_block or ROWS_PER_BLOCK[precision]
+        centres = find_start().means if precision == "float32" else None
+        found = FileBlocks.plan(rows, units, wanted, self.n_shares, centres)
+        if self.mesh is None:
+            return jax.device_put(found.read(0))
+        return _spread_file(found, self.mesh)._replace(split=Split(self.mesh))
+
     def everywhere(self, tree: Any) -> Any:
         """Arrays on the device, which must be the default, or on all of them."""
         return jax.device_put(tree) if self.mesh is None else spread(tree, self.mesh)
@@ -150,6 +168,26 @@ def spread(tree: Any, mesh: Mesh, axis: str | None = None) -> Any:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     return jax.tree.map(put, tree)
+
+
+def _spread_file(rows: FileBlocks, mesh: Mesh) -> RowBlocks:
+    """Blocks of rows on the devices of a mesh, each share read once and by its own process only."""
+    sharding = NamedSharding(mesh, P(ROWS_AXIS))
+    n_blocks = rows.per_share * rows.n_shares
+    shares: dict[int, list[jax.Device]] = {}
+    for device, index in sharding.addressable_devices_indices_map((n_blocks,)).items():
+        assert index is not None
+        shares.setdefault(index[0].indices(n_blocks)[0] // rows.per_share, []).append(device)
+    on_devices = []
+    for share, devices in shares.items():
+        blocks = rows.read(share)
+        on_devices += [jax.device_put(blocks, device) for device in devices]
+
+    def join(*arrays: jax.Array) -> jax.Array:
+        shape = (n_blocks, *arrays[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, list(arrays))
+
+    return jax.tree.map(join, *on_devices)
 
 
 def spread_chains(tree: Any, split: Split | None) -> Any:

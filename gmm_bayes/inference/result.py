@@ -35,7 +35,7 @@ from gmm_bayes.inference import arviz_bridge, storage
 from gmm_bayes.inference.samplers import Sampler, restore_sampler
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["GMMFit", "check_fit", "load", "refuse_marginal"]
+__all__ = ["GMMFit", "check_fit", "load", "refuse_marginal", "refuse_sample"]
 
 # Results of the first versions have it among the problems, in these words.
 _SWITCHED = "changed places"
@@ -75,13 +75,17 @@ class GMMFit:
 
     @property
     def X(self) -> xr.DataArray:
-        """The training rows, dims (obs, feature), float64, in the user's units."""
+        """The training rows, dims (obs, feature), float64, in the user's units.
+
+        Of a fit to a `RowFile`, a random sample of them; `obs` is their place in the file.
+        """
         return self.datatree[OBSERVED_DATA].to_dataset()[DATA]
 
     @property
     def n_obs(self) -> int:
-        """Number of training rows."""
-        return int(self.X.shape[0])
+        """Number of training rows, those that stayed in a file included."""
+        rows = self.run.get("rows")
+        return int(self.X.shape[0] if rows is None else rows["n_obs"])
 
     @property
     def n_features(self) -> int:
@@ -293,6 +297,16 @@ def check_fit(fit: Any) -> None:
     """Raise unless this is a fit."""
     if not isinstance(fit, GMMFit):
         raise TypeError(f"fit must be a GMMFit, got {type(fit).__name__}; gmm_bayes.fit makes one")
+
+
+def refuse_sample(fit: GMMFit, what: str) -> None:
+    """Raise `<what> needs all rows` where a fit holds only a sample of them."""
+    kept = fit.X.shape[0]
+    if kept < fit.n_obs:
+        raise ValueError(
+            f"{what} needs all rows, but this fit keeps a sample of {kept} of the {fit.n_obs} in "
+            f"{fit.run['rows']['path']}; fit a table in memory"
+        )
 
 
 def refuse_marginal(fit: GMMFit, what: str) -> None:

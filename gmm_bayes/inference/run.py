@@ -28,7 +28,6 @@ from gmm_bayes.inference.recording import Recorder
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.inference.sampler_state import state_group
 from gmm_bayes.inference.samplers import Sampler
-from gmm_bayes.inference.standardization import Standardization
 from gmm_bayes.model.priors import PriorArrays
 
 __all__ = ["attributes", "device_name", "integer_seed", "plan_memory_of", "run", "seeds"]
@@ -44,9 +43,8 @@ def plan_memory_of(arguments: Arguments, where: Placement) -> MemoryPlan:
     InsufficientMemoryError
         If it cannot fit.
     """
-    n_obs, n_features = arguments.table.values.shape
-    here = space(arguments.spec, n_features)
-    return where.plan(arguments.sampler, n_obs, here, arguments.precision)
+    here = space(arguments.spec, arguments.table.values.shape[1])
+    return where.plan(arguments.sampler, arguments.n_obs, here, arguments.precision)
 
 
 def run(
@@ -62,7 +60,7 @@ def run(
     table, spec, sampler = arguments.table, arguments.spec, arguments.sampler
     _, em_seed, *chain_seeds = seeds(arguments)
     structure = COVARIANCE_STRUCTURES[spec.covariance_type]
-    units = Standardization.of(table.values, structure)
+    units = arguments.units
     forget_programs()
     with persistent_cache(), double_precision(), jax.default_device(where.device):
         prior = PriorArrays(*agree(prior, where.mesh))
@@ -82,20 +80,27 @@ def run(
             return recorder.start(search)
 
         length = recorder.fixed("rows_per_block", plan.rows_per_block)
-        rows = where.blocks(table.values, units, arguments.precision, length, find_start)
+        if arguments.rows is None:
+            rows = where.blocks(table.values, units, arguments.precision, length, find_start)
+        else:
+            rows = where.file_blocks(arguments.rows, units, arguments.precision, length, find_start)
         data = Data(rows, where.everywhere(log_prior(standard, spec)))
         del rows
         rngs = [np.random.default_rng(seed) for seed in chain_seeds]
-        n_obs = len(table.values)
+        n_obs = arguments.n_obs
         problem = Problem(data, spec, n_obs, find_start, rngs, recorder, plan.grouping)
         prepared = time.perf_counter()
         draws = sampler.run(problem, progress=wanted(progress) and jax.process_index() == 0)
         draws.seconds["initialise"] += prepared - begin
-        tree = label_draws(draws, table, prior, units, structure)
+        tree = label_draws(draws, table, prior, units, structure, n_obs)
         if draws.state:
             tree[SAMPLER_STATE] = state_group(draws.state, find_start(), prior, arguments.precision)
     facts = {"precision": arguments.precision, **plan.facts, "rows_per_block": length}
     draws.facts.update(where.facts, **facts)
+    if arguments.rows is not None:
+        assert arguments.seen is not None
+        where_from = {"digest": arguments.seen.digest, "n_obs": n_obs}
+        draws.facts["rows"] = {**arguments.rows.source, **where_from}
     tree.attrs = attributes(spec, sampler, draws, arguments.words, where.device)
     return GMMFit(tree)
 

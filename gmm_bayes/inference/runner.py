@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from gmm_bayes._row_files import RowFile
 from gmm_bayes._validation import (
-    Table,
     check_choice,
     check_data,
     check_fit_size,
@@ -42,6 +42,7 @@ from gmm_bayes.inference.recording import MemoryRecorder, Recorder
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.inference.run import device_name, integer_seed, plan_memory_of, run, seeds
 from gmm_bayes.inference.samplers import NUTS, Sampler
+from gmm_bayes.inference.survey import survey
 from gmm_bayes.model.priors import Priors, default_priors
 
 __all__ = ["fit", "judge"]
@@ -72,8 +73,9 @@ def fit(
 
     Parameters
     ----------
-    X : array, pandas, polars or xarray object, shape (n_obs, n_features)
-        Data. Never written to; column names and row labels are kept.
+    X : array, pandas, polars or xarray object, or RowFile, shape (n_obs, n_features)
+        Data. Never written to; column names and row labels are kept. Rows of a `RowFile` stay
+        there: the result keeps a sample of them.
     n_components : int
         Number of components.
     covariance_type : {"full", "tied", "diag", "spherical"}
@@ -152,17 +154,32 @@ def fit(
     >>> fit.posterior["weights"].mean(("chain", "draw")).round(1).values
     array([0.4, 0.6])
     """
-    table, spec, sampler, init, words, cautions = _check(
-        X, n_components, covariance_type, sampler, init, n_init, seed
-    )
+    n_init = check_integer(n_init, "n_init", 1)
+    spec, sampler, init, words = _check_options(n_components, covariance_type, sampler, init, seed)
     check_choice(precision, "precision", PRECISIONS)
     if priors is not None and not isinstance(priors, Priors):
         raise TypeError(f"priors must be a gmm_bayes.Priors, got {type(priors).__name__}")
     folder = _check_checkpoint(checkpoint, checkpoint_seconds, sampler)
     where = Placement.of(device, mesh)
+    rows, seen = (X, survey(X, words)) if isinstance(X, RowFile) else (None, None)
+    table = check_data(X, min_rows=2) if seen is None else seen.sample
+    if isinstance(init, MixtureParameters):
+        init = check_start(init, spec.n_components, table.values.shape[1])
     arguments = Arguments(
-        table, spec, sampler, init, n_init, words, device, where.shape, precision, priors
+        table,
+        spec,
+        sampler,
+        init,
+        n_init,
+        words,
+        device,
+        where.shape,
+        precision,
+        priors,
+        rows,
+        seen,
     )
+    cautions = _check_size(arguments)
     plan = plan_memory_of(arguments, where)
     # Of several processes the first keeps the run; the others only go along.
     writes = jax.process_index() == 0
@@ -182,7 +199,7 @@ def fit(
             recorder = DiskRecorder(folder, {}, checkpoint_seconds, writes=writes)
             recorder.create(
                 to_stored(arguments, priors),
-                data_hash(table),
+                data_hash(table, seen),
                 arguments.config(),
                 device_name(where.device),
             )
@@ -210,17 +227,11 @@ def _bytes(arguments: Arguments) -> int:
     return int(1.2 * 8 * (draws * numbers_per_draw + values.size)) + 2**20
 
 
-def _check(
-    X: Any,
-    n_components: Any,
-    covariance_type: Any,
-    sampler: Any,
-    init: Any,
-    n_init: Any,
-    seed: Any,
-) -> tuple[Table, ModelSpec, Sampler, InitMethod | MixtureParameters, np.ndarray, list[str]]:
-    """Refuse what cannot be fitted, before anything long begins."""
-    check_n_components(n_components)
+def _check_options(
+    n_components: Any, covariance_type: Any, sampler: Any, init: Any, seed: Any
+) -> tuple[ModelSpec, Sampler, InitMethod | MixtureParameters, np.ndarray]:
+    """Refuse what no data could be fitted with."""
+    k = check_n_components(n_components)
     check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
     sampler = NUTS() if sampler is None else sampler
     if not isinstance(sampler, Sampler):
@@ -230,24 +241,24 @@ def _check(
     if isinstance(sampler, ChEES):
         sampler.check_installed()
     check_init(init)
-    check_integer(n_init, "n_init", 1)
-    words = check_seed(seed)
-    table = check_data(X, min_rows=2)
-    spec = ModelSpec(check_n_components(n_components, len(table.values)), covariance_type)
-    n_features = table.values.shape[1]
-    if isinstance(init, MixtureParameters):
-        init = check_start(init, spec.n_components, n_features)
-    n_parameters = COVARIANCE_STRUCTURES[covariance_type].n_parameters(
-        spec.n_components, n_features
-    )
-    cautions = check_fit_size(table, spec.n_components, n_parameters)
+    return ModelSpec(k, covariance_type), sampler, init, check_seed(seed)
+
+
+def _check_size(arguments: Arguments) -> list[str]:
+    """Refuse what cannot be fitted to these data; return what they cannot teach, in words."""
+    spec, sampler, table = arguments.spec, arguments.sampler, arguments.table
+    k, n_features = spec.n_components, table.values.shape[1]
+    check_n_components(k, arguments.n_obs)
+    n_parameters = COVARIANCE_STRUCTURES[spec.covariance_type].n_parameters(k, n_features)
+    checked = table if arguments.seen is None else arguments.seen.checked
+    cautions = check_fit_size(checked, k, n_parameters)
     num_warmup = getattr(sampler, "num_warmup", None)
     if num_warmup is not None and num_warmup < _FEW_WARMUP:
         cautions.append(
             f"num_warmup={num_warmup} is short: below {_FEW_WARMUP} warm-up "
             "draws the step size and metric are rarely adapted"
         )
-    return table, spec, sampler, init, words, cautions
+    return cautions
 
 
 def judge(fitted: GMMFit) -> GMMFit:

@@ -45,6 +45,13 @@ class Standardization:
         scale = np.array(
             [_spread(column - centre, row_weights) for column, centre in zip(X.T, loc, strict=True)]
         )
+        return cls.of_columns(loc, scale, structure)
+
+    @classmethod
+    def of_columns(
+        cls, loc: np.ndarray, scale: np.ndarray, structure: CovarianceStructure
+    ) -> "Standardization":
+        """Return the map for columns of these means and standard deviations."""
         if structure.shares_scale:
             # Relative to the largest, so that the squares stay in range.
             largest = scale.max()

@@ -11,24 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmm_bayes._validation import nearest
+from gmm_bayes._row_files import check_has_columns
 from gmm_bayes.errors import TableError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CsvTable", "check_columns"]
+__all__ = ["CsvTable"]
 
 _OTHER_DELIMITERS = {";": ";", "\t": "\\t", "|": "|", ",": ","}
 _DECIMAL_COMMAS = 'for decimal commas set data.decimal = "," and data.delimiter = ";"'
 _LONGEST_SHOWN = 60
-
-
-def check_columns(wanted: Sequence[str], known: Sequence[str], source: str) -> None:
-    """Refuse a column that `source` does not have."""
-    for name in wanted:
-        if name not in known:
-            raise TableError(f"{source} has no column {name!r}; {nearest(name, known)}")
 
 
 class CsvTable:
@@ -140,7 +133,7 @@ class CsvTable:
     def _wanted(self, columns: Sequence[str] | None) -> list[int]:
         """Positions of the columns to be read."""
         if columns is not None:
-            check_columns(columns, self.names, str(self.path))
+            check_has_columns(columns, self.names, str(self.path))
         wanted = self.names if columns is None else columns
         for position, name in enumerate(wanted):
             if not name:

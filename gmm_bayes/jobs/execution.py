@@ -146,7 +146,7 @@ def _priors(job: Job) -> Priors | None:
     if not given:
         return None
     k, seed = job.config.model.n_components, job.config.runtime.seed
-    return default_priors(job.rows, k, seed=seed).replace(**given)
+    return default_priors(job.table.values, k, seed=seed).replace(**given)
 
 
 def _sample(job: Job) -> "GMMFit":
@@ -198,12 +198,17 @@ def _write_text(job: Job, outcome: Outcome, name: str, content: str) -> None:
 def _write_responsibilities(job: Job, outcome: Outcome) -> None:
     from gmm_bayes.jobs import report
 
+    def write(part: Path) -> None:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            frames = report.responsibilities_frames(outcome.fit, job.rows)
+            for number, frame in enumerate(frames):
+                frame.to_csv(file, header=number == 0)
+
     try:
-        frame = report.responsibilities_frame(outcome.fit)
+        replace_file(job.directory / RESPONSIBILITIES_FILE, write)
     except LabelSwitchingError:
         outcome.left_out[RESPONSIBILITIES_FILE] = _SWITCHED
         return
-    replace_file(job.directory / RESPONSIBILITIES_FILE, frame.to_csv)
     outcome.files.append(RESPONSIBILITIES_FILE)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gmm_bayes._row_files import RowFile
 from gmm_bayes._validation import Table, check_data, check_fit_size, check_n_components
 from gmm_bayes._vocabulary import LOG_LIKELIHOOD, POSTERIOR_PREDICTIVE, PRIOR_PREDICTIVE
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
@@ -32,8 +33,9 @@ class Job:
     config : JobConfig
     resolved : str
         The job file with every setting filled in.
-    rows : pandas.DataFrame or ndarray, shape (n_obs, n_features)
-    feature_names : tuple of str
+    rows : pandas.DataFrame, ndarray or RowFile, shape (n_obs, n_features)
+    table : Table
+        The rows, or a sample of those that stay in their file.
     n_parameters : int
         Free parameters of the mixture.
     cautions : tuple of str
@@ -48,12 +50,17 @@ class Job:
     config: JobConfig
     resolved: str
     rows: Any
-    feature_names: tuple[str, ...]
+    table: Table
     n_parameters: int
     cautions: tuple[str, ...]
     directory: Path
     read_seconds: float
     resumes: bool = False
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return self.table.feature_names
 
     @property
     def source(self) -> str:
@@ -102,7 +109,7 @@ def prepare(
     except UnicodeEncodeError:
         raise ConfigError("data.path: must be text in UTF-8") from None
     rows, table = read_data(config) if data is None else data
-    n_obs, n_features = table.values.shape
+    n_obs, n_features = len(rows), table.values.shape[1]
     _check_model(config, n_obs, n_features)
     k = config.model.n_components
     structure = COVARIANCE_STRUCTURES[config.model.covariance_type]
@@ -117,8 +124,7 @@ def prepare(
     if processes.first():
         check_directory(directory, force=force, needed=_bytes(config, n_obs, n_features))
     seconds = time.perf_counter() - begin
-    names = table.feature_names
-    return Job(config, resolved, rows, names, n_parameters, cautions, directory, seconds)
+    return Job(config, resolved, rows, table, n_parameters, cautions, directory, seconds)
 
 
 def _check_model(config: JobConfig, n_obs: int, n_features: int) -> None:
@@ -137,6 +143,8 @@ def _check_model(config: JobConfig, n_obs: int, n_features: int) -> None:
 def read_data(config: JobConfig) -> tuple[Any, Table]:
     """Read the data of a job: as they are, and as a checked table of shape (n_obs, n_features).
 
+    Of rows that stay in their file, the table is a sample, with the ends of every column.
+
     Raises
     ------
     DataError
@@ -144,12 +152,18 @@ def read_data(config: JobConfig) -> tuple[Any, Table]:
     """
     with _data_errors():
         rows = _read(config)
+        if isinstance(rows, RowFile):
+            from gmm_bayes.inference.survey import survey
+
+            return rows, survey(rows, config.runtime.seed).checked
         name = config.data.path or str(config.data.dataset)
         return rows, check_data(rows, name=name, min_rows=2)
 
 
 def _read(config: JobConfig) -> Any:
     data = config.data
+    if data.path is not None and not data.in_memory:
+        return RowFile(data.path, data.columns)
     if data.path is not None:
         return read_table(
             data.path,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, FEATURE, MEANS, SCALES, WEIGHTS
+from gmm_bayes._row_files import RowFile
+from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, FEATURE, MEANS, OBS, SCALES, WEIGHTS
 from gmm_bayes.jobs.journal import LOG_FILE, PROGRESS_FILE
 from gmm_bayes.jobs.output import REPORT_FILE
 
@@ -25,7 +26,7 @@ __all__ = [
     "describe_job",
     "describe_outcome",
     "plain",
-    "responsibilities_frame",
+    "responsibilities_frames",
     "to_json",
 ]
 
@@ -65,7 +66,12 @@ def to_json(job: "Job", outcome: "Outcome") -> str:
         "prior_sensitivity": d.prior_sensitivity,
         "n_components": fit.n_components,
         "occupied_components": d.n_occupied,
-        "data": {"source": job.source, "n_obs": fit.n_obs, "columns": fit.feature_names},
+        "data": {
+            "source": job.source,
+            "n_obs": fit.n_obs,
+            "n_kept": len(fit.X),
+            "columns": fit.feature_names,
+        },
         "seconds": outcome.seconds,
         "device": fit.device,
         "device_memory_bytes": fit.run.get("device_memory"),
@@ -92,16 +98,18 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def responsibilities_frame(fit: "GMMFit") -> "pd.DataFrame":
-    """Who belongs where, one row per row of the data.
+def responsibilities_frames(fit: "GMMFit", rows: Any) -> Iterator["pd.DataFrame"]:
+    """Who belongs where, one row per row of the data; of a file, piece by piece.
 
     Parameters
     ----------
     fit : GMMFit
+    rows : array, frame or RowFile
+        Of the fit.
 
-    Returns
-    -------
-    pandas.DataFrame, shape (n_obs, n_components + 2)
+    Yields
+    ------
+    pandas.DataFrame, shape (some rows, n_components + 2)
         Columns component_0, component_1, ..., label and log_predictive_density (nats); the index is
         that of the data.
 
@@ -115,14 +123,17 @@ def responsibilities_frame(fit: "GMMFit") -> "pd.DataFrame":
     from gmm_bayes.posterior.density import log_predictive_density
     from gmm_bayes.posterior.responsibilities import responsibilities
 
-    means = responsibilities(fit)
-    assert isinstance(means, xr.DataArray)
     names = [f"component_{k}" for k in range(fit.n_components)]
-    index = pd.Index(means["obs"].values, name="index")
-    frame = pd.DataFrame(means.values, index=index, columns=names)
-    frame["label"] = means.values.argmax(axis=1)
-    frame["log_predictive_density"] = log_predictive_density(fit).values
-    return frame
+    at = 0
+    for piece in rows.pieces() if isinstance(rows, RowFile) else (None,):
+        means = responsibilities(fit, piece)
+        assert isinstance(means, xr.DataArray)
+        index = pd.Index(means[OBS].values + at if at else means[OBS].values, name="index")
+        frame = pd.DataFrame(means.values, index=index, columns=names)
+        frame["label"] = means.values.argmax(axis=1)
+        frame["log_predictive_density"] = log_predictive_density(fit, piece).values
+        yield frame
+        at += len(frame)
 
 
 def describe_job(job: "Job") -> str:

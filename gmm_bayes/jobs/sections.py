@@ -47,6 +47,9 @@ class DataSection(Section):
         The decimal sign of a .csv file.
     header : bool, default true
         Whether the first line of a .csv file holds the names of the columns.
+    in_memory : bool, default true
+        False leaves the rows of a .npy or .parquet file where they are: they are read in pieces,
+        by each process those that it needs, and the result keeps a random sample of them.
     """
 
     path: Text | None = None
@@ -56,6 +59,7 @@ class DataSection(Section):
     delimiter: Character = ","
     decimal: Literal[".", ","] = "."
     header: bool = True
+    in_memory: bool = True
 
     @field_validator("columns")
     @classmethod
@@ -65,13 +69,15 @@ class DataSection(Section):
             raise ValueError(f"must be distinct, got {twice[0]!r} more than once")
         return columns
 
-    @field_validator("columns", "array", "delimiter", "decimal", "header")
+    @field_validator("columns", "array", "delimiter", "decimal", "header", "in_memory")
     @classmethod
     def _applies(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
-        kinds = {"array": (".npz",), "columns": (".csv", ".parquet")}.get(
-            info.field_name, (".csv",)
-        )
+        kinds = {
+            "array": (".npz",),
+            "columns": (".csv", ".parquet"),
+            "in_memory": (".npy", ".parquet"),
+        }.get(info.field_name, (".csv",))
         path = info.data.get("path")
         named = info.field_name == "columns" and path is None
         suffix = Path(path).suffix.lower() if path else None

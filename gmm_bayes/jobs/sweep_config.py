@@ -108,6 +108,10 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     except ValidationError as error:
         raise ConfigError(describe(error)) from None
     jobs = _product(raw, source, lists)
+    if not all(config.data.in_memory for _, config in jobs):
+        raise ConfigError(
+            "data.in_memory: a sweep compares its members on all rows, which it holds in memory"
+        )
     directory = jobs[0][1].output.directory
     members = tuple(
         Member(name, settings, _placed(config, f"{directory}/{name}"))

@@ -2,15 +2,15 @@
 
 import logging
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gmm_bayes._row_files import check_has_columns, damaged, need_pyarrow
 from gmm_bayes._validation import nearest
-from gmm_bayes.errors import MissingDependencyError, TableError
-from gmm_bayes.jobs.csv_table import CsvTable, check_columns
+from gmm_bayes.errors import TableError
+from gmm_bayes.jobs.csv_table import CsvTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +84,7 @@ def select_columns(
     """
     if columns is None:
         return frame
-    check_columns(columns, [str(c) for c in frame.columns], source)
+    check_has_columns(columns, [str(c) for c in frame.columns], source)
     return frame[list(columns)]
 
 
@@ -103,13 +103,6 @@ def _check_file(path: Path) -> None:
         raise TableError(f"{path} is empty")
 
 
-def _damaged(path: Path) -> TableError:
-    return TableError(
-        f"{path} is not a readable {path.suffix} file: it is damaged, or holds Python objects, "
-        "which are never loaded"
-    )
-
-
 def _read_npy(path: Path) -> np.ndarray:
     try:
         # A map, so that a table is not held twice: whoever checks it makes a copy.
@@ -122,7 +115,7 @@ def _read_npy(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except Exception:
-        raise _damaged(path) from None
+        raise damaged(path) from None
 
 
 def _read_npz(path: Path, array: str | None) -> np.ndarray:
@@ -136,7 +129,7 @@ def _read_npz(path: Path, array: str | None) -> np.ndarray:
     except TableError:
         raise
     except Exception:
-        raise _damaged(path) from None
+        raise damaged(path) from None
 
 
 def _choose(path: Path, names: list[str], array: str | None) -> str:
@@ -152,13 +145,10 @@ def _choose(path: Path, names: list[str], array: str | None) -> str:
 
 
 def _read_parquet(path: Path) -> "pd.DataFrame":
-    if find_spec("pyarrow") is None:
-        raise MissingDependencyError(
-            f"reading {path} needs pyarrow; install it with pip install 'gmm-bayes[parquet]'"
-        )
+    need_pyarrow(path)
     import pandas as pd
 
     try:
         return pd.read_parquet(path, engine="pyarrow")
     except Exception:
-        raise _damaged(path) from None
+        raise damaged(path) from None

@@ -137,7 +137,7 @@ def _prepare(fit: GMMFit, probability: Any, n_draws: Any, max_rows: Any, seed: A
     most_draws = check_integer(n_draws, "n_draws", 0)
     most_rows = check_integer(max_rows, "max_rows", 1)
     rng = generator(seed)
-    rows = choose(fit.n_obs, most_rows, rng)
+    rows = choose(len(fit.X), most_rows, rng)
     draws = choose(fit.posterior.sizes[CHAIN] * fit.posterior.sizes[DRAW], most_draws, rng)
     probabilities = np.asarray(responsibilities(fit, fit.X.values[rows]))
     return _Picture(

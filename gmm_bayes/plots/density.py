@@ -109,7 +109,7 @@ def plot_density(
     check_axes(ax, three_d=kind == _SURFACE and len(names) == 2)
     n_grid = check_integer(n_grid, "n_grid", 2)
     interval = None if interval is None else check_probability(interval, "interval")
-    shown = choose(fit.n_obs, check_integer(max_rows, "max_rows", 1), generator(0))
+    shown = choose(len(fit.X), check_integer(max_rows, "max_rows", 1), generator(0))
     shares = _check_shares(inside)
     panel = marginal(fit, names)
     points = panel.X.values[shown] if rows else np.empty((0, len(names)))

@@ -72,7 +72,7 @@ def plot_coassignment(
     check_axes(ax)
     _check_partition(fit, partition)
     most = check_integer(max_rows, "max_rows", 1)
-    rows = choose(fit.n_obs, most, generator(seed))
+    rows = choose(len(fit.X), most, generator(seed))
     values = fit.X.values[rows]
     if partition is None:
         labels = best_partition(fit, values).labels.values
@@ -147,7 +147,7 @@ def plot_partition(
     check_axes(ax)
     _check_partition(fit, partition)
     most = check_integer(max_rows, "max_rows", 1)
-    rows = choose(fit.n_obs, most, generator(seed))
+    rows = choose(len(fit.X), most, generator(seed))
     found = best_partition(fit, seed=seed) if partition is None else partition
     labels, probability = found.labels.values, found.probability.values
     panel = marginal(fit, names)
@@ -180,9 +180,9 @@ def _check_partition(fit: GMMFit, partition: Any) -> None:
             f"partition must be a Partition or None, got {type(partition).__name__}; "
             "gmm_bayes.partition makes one"
         )
-    if len(partition.labels) != fit.n_obs:
+    if len(partition.labels) != len(fit.X):
         raise ValueError(
-            f"partition must be of the {fit.n_obs} training rows, got one of "
+            f"partition must be of the {len(fit.X)} training rows, got one of "
             f"{len(partition.labels)} rows; use gmm_bayes.partition(fit)"
         )
 

@@ -70,7 +70,7 @@ def plot_responsibilities(
     names = check_features(fit, fit.feature_names[:PANEL] if features is None else features, PANEL)
     check_axes(ax)
     most = check_integer(max_rows, "max_rows", 1)
-    rows = choose(fit.n_obs, most, generator(seed))
+    rows = choose(len(fit.X), most, generator(seed))
     probabilities = np.asarray(responsibilities(fit, fit.X.values[rows]))
     panel = marginal(fit, names)
     own, ax = ax is None, open_axes(ax)

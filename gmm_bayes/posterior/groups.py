@@ -80,7 +80,7 @@ def _prior(fit: GMMFit, words: np.ndarray) -> xr.Dataset:
 
 
 def _prior_predictive(fit: GMMFit, words: np.ndarray) -> xr.Dataset:
-    announce(PRIOR_PREDICTIVE, (1, PRIOR_DRAWS, fit.n_obs, fit.n_features))
+    announce(PRIOR_PREDICTIVE, (1, PRIOR_DRAWS, len(fit.X), fit.n_features))
     return _prior_draws(fit, words)[1]
 
 
@@ -91,7 +91,7 @@ def _prior_draws(fit: GMMFit, words: np.ndarray) -> tuple[xr.Dataset, xr.Dataset
             _key(words, 0),
             fit.priors.arrays(fit.n_components, fit.n_features),
             spec,
-            n_obs=fit.n_obs,
+            n_obs=len(fit.X),
             n_draws=PRIOR_DRAWS,
         )
         sites = {name: np.asarray(value)[None] for name, value in sites.items()}
@@ -107,12 +107,12 @@ def _prior_draws(fit: GMMFit, words: np.ndarray) -> tuple[xr.Dataset, xr.Dataset
 
 def _posterior_predictive(fit: GMMFit, words: np.ndarray) -> xr.Dataset:
     sizes = fit.posterior.sizes
-    shape = (sizes[CHAIN], sizes[DRAW], fit.n_obs, fit.n_features)
+    shape = (sizes[CHAIN], sizes[DRAW], len(fit.X), fit.n_features)
     announce(POSTERIOR_PREDICTIVE, shape)
     with double_precision():
         draws = jax.device_put(fit.parameters())
         keys = jax.random.split(_key(words, 1), len(draws.weights))
-        rows = jax.lax.map(lambda a: mixture.sample(a[0], a[1], fit.n_obs)[0], (keys, draws))
+        rows = jax.lax.map(lambda a: mixture.sample(a[0], a[1], len(fit.X))[0], (keys, draws))
         rows = np.asarray(rows).reshape(shape)
     return _rows(fit, rows)
 

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import sys
+import tempfile
 import warnings
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -73,13 +75,43 @@ def programs():
 
 
 def compare(fit, one):
+    over = ("chain", "draw")
     return {
+        "means apart": max(
+            float(
+                (abs(fit.posterior[name].mean(over) - values.mean(over)) / values.std(over)).max()
+            )
+            for name, values in one.posterior[["weights", "means", "scales"]].items()
+        ),
         "difference": max(
             float(abs(fit.posterior[name] - one.posterior[name]).max()) for name in one.posterior
         ),
         "run": fit.run,
         "device": fit.device,
     }
+
+
+def from_a_file(X, samplers, start):
+    """Fits of rows that stay in a file: the difference from the table's, and the rows read."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "rows.npy", X)
+        rows, read = gb.RowFile(Path(folder) / "rows.npy"), []
+        pieces = rows.pieces
+
+        def watched(begin=0, end=None):
+            read.append((begin, end))
+            return pieces(begin, end)
+
+        rows.pieces = watched
+        found = {}
+        for precision, sampler in samplers.items():
+            options = {"sampler": sampler, "seed": 1, "precision": precision, "init": start}
+            one = gb.fit(X, 2, **options)
+            for name, mesh in {"4": 4, "both": jax.make_mesh((2, 2), ("rows", "chains"))}.items():
+                read.clear()
+                fit = gb.fit(rows, 2, mesh=mesh, **options)
+                found[f"{name}, {precision}"] = {**compare(fit, one), "read": list(read)}
+        return found
 
 
 def main():
@@ -108,6 +140,7 @@ def main():
         for mesh in (None, 3)
     ]
     found["single precision"] = compare(fits[1], fits[0])
+    found["file"] = from_a_file(X, {"float64": sampler, "float32": approximate}, start)
     found["indexed"] = gb.inference.devices.find_device("cpu:3").id
     json.dump(found, sys.stdout)
 

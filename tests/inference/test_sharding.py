@@ -62,6 +62,22 @@ def test_single_precision_and_an_odd_number_of_devices(found):
     assert found["single precision"]["run"]["mesh"] == {"chains": 1, "rows": 3}
 
 
+@pytest.mark.parametrize("mesh", ["4", "both"])
+@pytest.mark.parametrize(
+    ("precision", "measure", "error"),
+    # Rounding may give a draw of the approximation another place among the 100.
+    [("float64", "difference", 1e-8), ("float32", "means apart", 0.2)],
+)
+def test_rows_of_a_file_are_read_once_for_each_share(found, mesh, precision, measure, error):
+    """And once before, by the process that looks at all of them."""
+    fit = found["file"][f"{mesh}, {precision}"]
+    assert fit[measure] < error
+    survey, *shares = map(tuple, fit["read"])
+    assert survey == (0, 2000)
+    step = {"4": 500, "both": 1000}[mesh]
+    assert shares == [(begin, begin + step) for begin in range(0, 2000, step)]
+
+
 def test_a_device_can_be_chosen_by_its_index(found):
     assert found["indexed"] == 3
 
