@@ -68,8 +68,10 @@ class RowFile:
     --------
     >>> import numpy as np
     >>> import gmm_bayes as gb
-    >>> np.save("rows.npy", gb.datasets.load_old_faithful().to_numpy())
-    >>> gb.RowFile("rows.npy").shape
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/rows.npy", gb.datasets.load_old_faithful())
+    ...     gb.RowFile(f"{folder}/rows.npy").shape
     (272, 2)
     """
 

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hostile import raises_exactly
 
@@ -60,7 +62,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def start(folder, out, *words):
+def start(folder, out, *words, program=("-m", "gmm_bayes")):
     """Two processes of a command, which keep compiled programs in the folder."""
     environment = {
         **os.environ,
@@ -70,7 +72,7 @@ def start(folder, out, *words):
         "JAX_PLATFORMS": "cpu",
     }
     options = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2"]
-    command = [sys.executable, "-m", "gmm_bayes", *words, *options, "--process-id"]
+    command = [sys.executable, *program, *words, *options, "--process-id"]
     started = []
     for process in range(2):
         with (folder / f"{out}.{process}.err").open("w") as errors:
@@ -97,9 +99,9 @@ def ended(started):
             process.communicate()
 
 
-def finish(folder, out, *words):
+def finish(folder, out, *words, **how):
     """Run a command in two processes to its end: what they said, and complained of."""
-    with ended(start(folder, out, *words)) as started:
+    with ended(start(folder, out, *words, **how)) as started:
         said = [process.communicate(timeout=PATIENCE)[0] for process in started]
         errors = [(folder / f"{out}.{process}.err").read_text() for process in range(2)]
         assert [process.returncode for process in started] == [0, 0], errors
@@ -148,6 +150,24 @@ def test_only_the_first_process_speaks_and_writes(together):
     assert "warning:" in errors[0]
     assert "warning:" not in errors[1]
     assert not (directory / ".gmm-bayes.lock").exists()
+
+
+def test_each_process_reads_its_own_rows_of_a_file(folder, together):
+    """Half of them to look at, when they are checked and when they are fitted, and to sample."""
+    words = ("run", "job.toml", "--out", "apart", "--set", "data.in_memory=false")
+    watched = Path(__file__).with_name("watched_rows.py")
+    errors = finish(folder, "apart", *words, program=(watched,))[1]
+    read = [[line for line in text.splitlines() if line.startswith("rows ")] for text in errors]
+    assert read[1] == 3 * ["rows 1000 to 2000"]
+    # The first one also writes the responsibilities of all rows.
+    assert read[0] == [*3 * ["rows 0 to 1000"], "rows 0 to None"]
+    apart = gb.load(folder / "apart" / "posterior.nc")
+    for name, values in gb.load(together[0] / "posterior.nc").posterior.items():
+        np.testing.assert_allclose(apart.posterior[name], values, rtol=0, atol=1e-8)
+    table = pd.read_csv(folder / "apart" / "responsibilities.csv", index_col=0)
+    pd.testing.assert_frame_equal(
+        table, pd.read_csv(together[0] / "responsibilities.csv", index_col=0), atol=1e-8
+    )
 
 
 @pytest.mark.slow

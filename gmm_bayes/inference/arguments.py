@@ -45,10 +45,8 @@ class Arguments:
     precision : str
     priors : Priors, optional
         As given.
-    rows : RowFile, optional
-        The file in which the rows stay.
     seen : Survey, optional
-        Of that file.
+        Of the file in which the rows stay.
     """
 
     table: Table
@@ -61,8 +59,12 @@ class Arguments:
     mesh: dict[str, int] | None
     precision: Precision
     priors: Priors | None
-    rows: RowFile | None = None
     seen: Survey | None = None
+
+    @property
+    def rows(self) -> RowFile | None:
+        """The file in which the rows stay."""
+        return None if self.seen is None else self.seen.rows
 
     @property
     def n_obs(self) -> int:

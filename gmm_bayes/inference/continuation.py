@@ -159,7 +159,7 @@ def _with_rows(stored: Arguments, recorder: DiskRecorder, X: RowFile | None) -> 
         ) from None
     seen = survey(rows, stored.words)
     _refuse_other_data(recorder, data_hash(seen.sample, seen))
-    return dataclasses.replace(stored, table=seen.sample, rows=rows, seen=seen)
+    return dataclasses.replace(stored, table=seen.sample, seen=seen)
 
 
 def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GMMFit:
@@ -234,7 +234,7 @@ def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GM
         where.shape,
         fit.datatree[SAMPLER_STATE].attrs["precision"],
         fit.priors,
-        *_rows_again(fit),
+        _seen_again(fit),
     )
     prior = fit.priors.arrays(fit.n_components, fit.n_features)
     prior = prior._replace(mean_scale_tril=arrays["mean_scale_tril"])
@@ -243,16 +243,16 @@ def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GM
     return judge(_joined(fit, new))
 
 
-def _rows_again(fit: GMMFit) -> tuple[RowFile | None, Survey | None]:
-    """The file of the rows, if they stayed in one, and what is in it."""
+def _seen_again(fit: GMMFit) -> Survey | None:
+    """What is in the file of the rows, if they stayed in one."""
     source = fit.run.get("rows")
     if source is None:
-        return None, None
+        return None
     rows = RowFile(source["path"], source["columns"])
     seen = survey(rows, np.array(fit.seed, np.uint32))
     if seen.digest != source["digest"]:
         raise ValueError(f"fit must be of the rows in {rows.path}, but these have changed since")
-    return rows, seen
+    return seen
 
 
 def _refuse_without_state(fit: GMMFit) -> None:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from gmm_bayes._row_files import RowFile
 from gmm_bayes._validation import (
+    Table,
     check_choice,
     check_data,
     check_fit_size,
@@ -42,7 +43,7 @@ from gmm_bayes.inference.recording import MemoryRecorder, Recorder
 from gmm_bayes.inference.result import GMMFit
 from gmm_bayes.inference.run import device_name, integer_seed, plan_memory_of, run, seeds
 from gmm_bayes.inference.samplers import NUTS, Sampler
-from gmm_bayes.inference.survey import survey
+from gmm_bayes.inference.survey import Survey, survey
 from gmm_bayes.model.priors import Priors, default_priors
 
 __all__ = ["fit", "judge"]
@@ -156,28 +157,14 @@ def fit(
     """
     n_init = check_integer(n_init, "n_init", 1)
     spec, sampler, init, words = _check_options(n_components, covariance_type, sampler, init, seed)
-    check_choice(precision, "precision", PRECISIONS)
-    if priors is not None and not isinstance(priors, Priors):
-        raise TypeError(f"priors must be a gmm_bayes.Priors, got {type(priors).__name__}")
+    _check_more(precision, priors)
     folder = _check_checkpoint(checkpoint, checkpoint_seconds, sampler)
     where = Placement.of(device, mesh)
-    rows, seen = (X, survey(X, words)) if isinstance(X, RowFile) else (None, None)
-    table = check_data(X, min_rows=2) if seen is None else seen.sample
+    table, seen = _read(X, words)
     if isinstance(init, MixtureParameters):
         init = check_start(init, spec.n_components, table.values.shape[1])
     arguments = Arguments(
-        table,
-        spec,
-        sampler,
-        init,
-        n_init,
-        words,
-        device,
-        where.shape,
-        precision,
-        priors,
-        rows,
-        seen,
+        table, spec, sampler, init, n_init, words, device, where.shape, precision, priors, seen
     )
     cautions = _check_size(arguments)
     plan = plan_memory_of(arguments, where)
@@ -242,6 +229,20 @@ def _check_options(
         sampler.check_installed()
     check_init(init)
     return ModelSpec(k, covariance_type), sampler, init, check_seed(seed)
+
+
+def _check_more(precision: Any, priors: Any) -> None:
+    check_choice(precision, "precision", PRECISIONS)
+    if priors is not None and not isinstance(priors, Priors):
+        raise TypeError(f"priors must be a gmm_bayes.Priors, got {type(priors).__name__}")
+
+
+def _read(X: Any, words: np.ndarray) -> tuple[Table, Survey | None]:
+    """The rows; or a sample of those in a file, and what a look at all of them says."""
+    if not isinstance(X, RowFile):
+        return check_data(X, min_rows=2), None
+    seen = survey(X, words)
+    return seen.sample, seen
 
 
 def _check_size(arguments: Arguments) -> list[str]:

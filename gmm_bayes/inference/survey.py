@@ -22,6 +22,8 @@ class Survey(NamedTuple):
 
     Attributes
     ----------
+    rows : RowFile
+        What was looked at.
     sample : Table
         Rows drawn at random, in the order of the file; the index is their place in it.
     checked : Table
@@ -32,6 +34,7 @@ class Survey(NamedTuple):
         Changes when any number does, or when rows change places.
     """
 
+    rows: RowFile
     sample: Table
     checked: Table
     loc: np.ndarray
@@ -73,7 +76,7 @@ def survey(rows: RowFile, seed: Any) -> Survey:
     with np.errstate(over="ignore"):
         scale = np.sqrt(moments.squares / moments.n)
     digest = int(seen["digest"].sum(dtype=np.uint64))
-    return Survey(sample, _with_extremes(sample, seen), moments.mean, scale, digest)
+    return Survey(rows, sample, _with_extremes(sample, seen), moments.mean, scale, digest)
 
 
 def _look(rows: RowFile, places: np.ndarray) -> dict[str, np.ndarray]:
