@@ -127,7 +127,7 @@ def by_hand(args, *, given=None, change_rows=None, change_draws=None):
     )
     draws = draws if change_draws is None else change_draws(draws)
     structure = COVARIANCE_STRUCTURES["diag"]
-    ranks, ess = steps.rank_truths(
+    ranks, ess, facts["truth_lead"] = steps.rank_truths(
         truths, X, draws, right.arrays(*sizes), structure, NUM_RANKED, seeds[2]
     )
     settings = {**spec._asdict(), "n_features": N_FEATURES, "n_obs": N_OBS}
@@ -168,6 +168,7 @@ def make(found, method, structure, seconds, args):
         problems=found.problems,
         p_values={name: float(p) for name, p in table["p_value"].items()},
         num_dependent=found.num_dependent,
+        num_astray=found.num_astray,
         min_ess=float(found.ess.min(axis=None)),
         share_adapted=float(found.facts["adapted"].mean()),
         divergences=int(found.facts["divergences"].sum()),

@@ -22,7 +22,7 @@ def made_up_calibration(ranks, *, ess=400.0, asked=None):
     table = pd.DataFrame(ranks)
     effective = pd.DataFrame(np.full(table.shape, 400.0), columns=table.columns)
     effective.iloc[: len(np.atleast_1d(ess)), 0] = ess
-    facts = pd.DataFrame({"adapted": [True] * len(table)})
+    facts = pd.DataFrame({"adapted": [True] * len(table), "truth_lead": -1.0})
     settings = {"n_obs": 50, "n_components": 2, "n_features": 2, "covariance_type": "full"}
     asked = len(table) if asked is None else asked
     return gb.Calibration(table, effective, facts, NUM_RANKED, asked, PRIORS, PRIORS, settings)

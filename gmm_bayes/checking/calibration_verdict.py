@@ -22,6 +22,9 @@ __all__ = ["Calibration"]
 # draws that are ranked, truths of these are at either end up to a tenth too often: with this share
 # of them, an ECDF is off by half a hundredth, a tenth of its band at 1000 simulations.
 _MOST_DEPENDENT = 0.05
+# Nats by which the log joint density of a truth is above that of all draws only when these are of
+# another mode. In a mode the best of hundreds of draws are a few nats from the top.
+_LARGEST_LEAD = 10.0
 
 
 def _in_words(adjusted_p: float) -> str:
@@ -40,9 +43,10 @@ class Calibration:
         not be sampled are left out.
     ess : pandas.DataFrame, shape (n_simulations, n_quantities)
         Effective sample size (bulk) of all draws of each quantity.
-    facts : pandas.DataFrame, shape (n_simulations, 3)
+    facts : pandas.DataFrame, shape (n_simulations, 4)
         By simulation: whether chains ran `adapted` to the normal approximation, their `n_gradients`
-        and the number of their `divergences`.
+        and the number of their `divergences`; `truth_lead`, by how much the log joint density of
+        the truth is above the largest of all draws, in nats.
     num_ranked : int
         Draws among which a truth is ranked, taken at equal distances out of all.
     num_simulations : int
@@ -111,6 +115,14 @@ class Calibration:
         return int((self.ess < self.num_ranked).any(axis=1).sum())
 
     @property
+    def num_astray(self) -> int:
+        """Simulations whose draws are all more than 10 nats below the truth's log joint density.
+
+        Their chains stayed in a mode of next to no mass, and the truth is in another.
+        """
+        return int((self.facts["truth_lead"] > _LARGEST_LEAD).sum())
+
+    @property
     def problems(self) -> list[str]:
         """What is wrong, in words; empty when nothing is."""
         table = self.table
@@ -148,4 +160,5 @@ class Calibration:
         )
         lines = [head, *([verdict] if self.ok else [f"  {words}" for words in self.problems])]
         lines.append(f"  fewer than {self.num_ranked} effective draws: {self.num_dependent}")
+        lines.append(f"  in a mode that is over {_LARGEST_LEAD:g} nats too low: {self.num_astray}")
         return "\n".join(lines)

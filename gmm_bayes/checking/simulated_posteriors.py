@@ -24,7 +24,7 @@ from gmm_bayes.model.priors import PriorArrays
 
 __all__ = ["Sites", "draw_posteriors", "rank_truths", "simulate"]
 
-# Starts of EM: the chains, not the start, are what is checked.
+# Starts of EM for each data set.
 _STARTS = 4
 # Values of the model's sites by name.
 Sites = dict[str, np.ndarray]
@@ -95,7 +95,9 @@ def draw_posteriors(
         made = sample_many(
             rows,
             stack([log_prior(prior, spec) for prior in standard]),
-            stack([match_to_prior(*pair) for pair in zip(found, standard, strict=True)]),
+            stack(
+                [match_to_prior(*pair, X.shape[1]) for pair in zip(found, standard, strict=True)]
+            ),
             spec,
             sampler,
             chain_seed,
@@ -119,7 +121,7 @@ def rank_truths(
     structure: CovarianceStructure,
     num_ranked: int,
     seed: np.random.SeedSequence,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:
     """Rank each truth among the draws of its posterior, ties at random.
 
     Parameters
@@ -138,6 +140,8 @@ def rank_truths(
     ranks, ess : pandas.DataFrame, shape (n_finite_sets, n_quantities)
         Ranks in 0 ... num_ranked, and effective sample sizes. A set whose draws are not all finite
         is left out.
+    lead : pandas.Series, shape (n_finite_sets,)
+        By how much the log joint density of the truth is above the largest of all draws, in nats.
 
     Raises
     ------
@@ -150,7 +154,7 @@ def rank_truths(
     )
     if not finite.any():
         raise InferenceError("no posterior has finite draws: check the priors and their units")
-    ranks, all_values = {}, []
+    ranks, lead, all_values = {}, {}, []
     for i in np.flatnonzero(finite):
         shape = next(iter(draws.values())).shape[1:3]
         both = {
@@ -159,9 +163,10 @@ def rank_truths(
         }
         values = quantities(both, X[i], prior, structure)
         ranks[i] = {name: _rank(v, num_ranked, rng) for name, v in values.items()}
+        lead[i] = values["log_joint"][0] - values["log_joint"][1:].max()
         all_values.append({name: v[1:].reshape(shape) for name, v in values.items()})
     table = pd.DataFrame.from_dict(ranks, orient="index")
-    return table, _effective(all_values).set_index(table.index)
+    return table, _effective(all_values).set_index(table.index), pd.Series(lead)
 
 
 def _rank(values: np.ndarray, num_ranked: int, rng: np.random.Generator) -> int:

@@ -191,22 +191,42 @@ def _first_moments(
     return hard_moments(X, labels, n_components, row_weights)
 
 
-def match_to_prior(start: MixtureParameters, prior: PriorArrays) -> MixtureParameters:
-    """Number the components so that each mean is near the prior centre of its number.
+def match_to_prior(
+    start: MixtureParameters, prior: PriorArrays, n_obs: int | None = None
+) -> MixtureParameters:
+    """Number the components as is most probable under the prior, given their means.
 
-    EM numbers components as it likes; the prior centres say which is which. The assignment is the
-    one of largest total prior log density of the means.
+    EM numbers components as it likes; the prior centres say which is which. Of so many rows, a
+    component's mean is known up to its covariance divided by its own number of rows: the mean of a
+    wide one may lie beyond another's centre by chance, and says little. Without `n_obs` the means
+    are taken as exact.
     """
-    order = nearest_centres(np.asarray(start.means), prior)
+    error = 0.0
+    if n_obs is not None:
+        counts = np.maximum(np.asarray(start.weights) * n_obs, np.finfo(float).eps)
+        error = np.asarray(start.covariances) / counts[:, None, None]
+    order = nearest_centres(np.asarray(start.means), prior, error)
     return MixtureParameters(*(np.asarray(a)[order] for a in start))
 
 
-def nearest_centres(means: np.ndarray, prior: PriorArrays) -> np.ndarray:
-    """Which of the means (K, D) is for each of the prior's centres: a permutation (K,)."""
-    difference = means[:, None, :] - np.asarray(prior.mean_loc)[None]
-    flat = difference.reshape(-1, difference.shape[-1]).T
-    whitened = solve_triangular(np.asarray(prior.mean_scale_tril), flat, lower=True)
-    cost = np.sum(whitened**2, axis=0).reshape(difference.shape[:2])
+def nearest_centres(
+    means: np.ndarray, prior: PriorArrays, error: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Which of the means is for each of the prior's centres: a permutation, shape (K,).
+
+    Parameters
+    ----------
+    means : ndarray, shape (K, D)
+    prior : PriorArrays
+    error : ndarray, shape (K, D, D), optional
+        Covariance of the error of each mean. Its distances are then in units of that and of the
+        prior's covariance together: minus twice the log density of the mean that was found.
+    """
+    tril = np.asarray(prior.mean_scale_tril)
+    whiten = solve_triangular(tril, np.eye(len(tril)), lower=True)
+    white = (means[:, None, :] - np.asarray(prior.mean_loc)) @ whiten.T
+    covariance = np.eye(len(tril)) + whiten @ (error * np.ones_like(tril)) @ whiten.T
+    cost = np.sum(white * np.linalg.solve(covariance, white.swapaxes(1, 2)).swapaxes(1, 2), axis=2)
     component, number = linear_sum_assignment(cost)
     return component[np.argsort(number)]
 

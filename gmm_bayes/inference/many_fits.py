@@ -139,7 +139,10 @@ def fit_many(
         rows = stack([block_rows(X, room=room) for X in values])
         em_seeds = [integer_seed(seeds[one.name][1]) for one in sets]
         solutions = em_starts(values, rows, spec, init=init, n_init=n_init, seeds=em_seeds)
-        matched = [match_to_prior(*pair) for pair in zip(solutions, standard, strict=True)]
+        matched = [
+            match_to_prior(solution, prior, len(X))
+            for solution, prior, X in zip(solutions, standard, values, strict=True)
+        ]
         here = space(spec, values[0].shape[1])
         starts = np.stack([here.vector(site_values(one, spec)) for one in matched])
         prepared = time.perf_counter()

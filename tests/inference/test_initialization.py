@@ -1,5 +1,7 @@
 """Starts: the best regular EM solution, numbered like the prior, jittered by its uncertainty."""
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import random_mixture
@@ -59,6 +61,45 @@ def test_components_are_numbered_like_the_prior_centres():
     matched = match_to_prior(start, prior)
     for ours, theirs in zip(matched, start, strict=True):
         np.testing.assert_array_equal(ours, theirs[order])
+
+
+def test_the_mean_of_a_wide_component_says_little_about_its_number():
+    """Beyond the other centre by chance: of 20 rows, its mean is known up to 28."""
+    means = np.array([[-10.0, 0.0], [-50.0, 30.0]])
+    start = MixtureParameters.from_covariances(
+        np.array([0.6, 0.4]), means, np.array([0.25, 125.0**2])[:, None, None] * np.eye(2), "full"
+    )
+    prior = gb.Priors(mean_loc=[[-10.0, 0.0], [10.0, 0.0]], mean_covariance=1.0).arrays(2, 2)
+    np.testing.assert_array_equal(match_to_prior(start, prior, 50).means, means)
+    # Of so many rows that it is known, there it is.
+    np.testing.assert_array_equal(match_to_prior(start, prior, 10**7).means, means[::-1])
+    np.testing.assert_array_equal(match_to_prior(start, prior).means, means[::-1])
+
+
+def test_the_numbering_is_the_most_probable_one():
+    """Against SciPy's normal density of the means that were found, over all permutations."""
+    rng = np.random.default_rng(3)
+    root = np.array([[1.0, 0.0], [0.7, 0.5]])
+    known = 0
+    for _ in range(50):
+        start, _ = random_mixture("full", 4, 2, seed=int(rng.integers(2**31)))
+        prior = gb.Priors(
+            mean_loc=3 * rng.standard_normal((4, 2)), mean_covariance=root @ root.T
+        ).arrays(4, 2)
+        counts = np.asarray(start.weights) * 12
+        spread = np.asarray(start.covariances) / counts[:, None, None] + root @ root.T
+        orders = list(itertools.permutations(range(4)))
+        totals = [
+            sum(
+                stats.multivariate_normal.logpdf(start.means[k], prior.mean_loc[j], spread[k])
+                for j, k in enumerate(order)
+            )
+            for order in orders
+        ]
+        best = list(orders[int(np.argmax(totals))])
+        np.testing.assert_array_equal(match_to_prior(start, prior, 12).means, start.means[best])
+        known += np.array_equal(match_to_prior(start, prior).means, start.means[best])
+    assert known < 50, "the errors of the means matter, else this tests nothing"
 
 
 @pytest.mark.parametrize("n_obs", [400, 40_000])

@@ -293,6 +293,23 @@ def test_bad_options():
         gb.fit_many([X], 2, init="best")
 
 
+def test_starts_are_numbered_knowing_how_many_rows_each_set_has(monkeypatch):
+    seen = []
+
+    def match(solution, prior, n_obs):
+        seen.append(n_obs)
+        return solution
+
+    def far_enough(*args, **kwargs):
+        raise InterruptedError
+
+    monkeypatch.setattr("gmm_bayes.inference.many_fits.match_to_prior", match)
+    monkeypatch.setattr("gmm_bayes.inference.many_fits.sample_many", far_enough)
+    with pytest.raises(InterruptedError):
+        gb.fit_many([X, X[:-7]], 2, sampler=SAMPLER)
+    assert seen == [len(X), len(X) - 7]
+
+
 def test_a_density_that_is_nowhere_finite_is_an_error_that_names_the_set():
     with double_precision():
         made = [in_standard_units(X) for _ in range(2)]
