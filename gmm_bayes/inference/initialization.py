@@ -191,20 +191,15 @@ def _first_moments(
     return hard_moments(X, labels, n_components, row_weights)
 
 
-def match_to_prior(
-    start: MixtureParameters, prior: PriorArrays, n_obs: int | None = None
-) -> MixtureParameters:
+def match_to_prior(start: MixtureParameters, prior: PriorArrays, n_obs: float) -> MixtureParameters:
     """Number the components as is most probable under the prior, given their means.
 
     EM numbers components as it likes; the prior centres say which is which. Of so many rows, a
     component's mean is known up to its covariance divided by its own number of rows: the mean of a
-    wide one may lie beyond another's centre by chance, and says little. Without `n_obs` the means
-    are taken as exact.
+    wide one may lie beyond another's centre by chance, and says little.
     """
-    error = 0.0
-    if n_obs is not None:
-        counts = np.maximum(np.asarray(start.weights) * n_obs, np.finfo(float).eps)
-        error = np.asarray(start.covariances) / counts[:, None, None]
+    counts = np.maximum(np.asarray(start.weights) * n_obs, np.finfo(float).eps)
+    error = np.asarray(start.covariances) / counts[:, None, None]
     order = nearest_centres(np.asarray(start.means), prior, error)
     return MixtureParameters(*(np.asarray(a)[order] for a in start))
 

@@ -28,7 +28,7 @@ from gmm_bayes.inference.compilation import forget_programs, persistent_cache
 from gmm_bayes.inference.devices import double_precision, find_device
 from gmm_bayes.inference.draws import Draws
 from gmm_bayes.inference.initialization import em_starts, match_to_prior
-from gmm_bayes.inference.many import sample_many, stack
+from gmm_bayes.inference.many import ManyDraws, sample_many, stack
 from gmm_bayes.inference.many_result import DataSet, ManyFits
 from gmm_bayes.inference.potential import ModelSpec, log_prior, site_values, space
 from gmm_bayes.inference.progress import wanted
@@ -116,21 +116,21 @@ def fit_many(
            [ 4., 80.]])
     """
     begin = time.perf_counter()
-    check_n_components(n_components)
-    check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
     check_choice(init, "init", INIT_METHODS)
     check_integer(n_init, "n_init", 1)
-    sampler = NUTS() if sampler is None else sampler
-    if not isinstance(sampler, NUTS):
-        raise TypeError(f"sampler must be a gmm_bayes.NUTS(...), got {sampler!r}")
-    if not isinstance(priors, Priors | None):
-        raise TypeError(f"priors must be a gmm_bayes.Priors, got {type(priors).__name__}")
+    spec, sampler = _check_options(n_components, covariance_type, priors, sampler)
     words = check_seed(seed)
-    spec = ModelSpec(int(n_components), covariance_type)
     tables = _tables(datasets, spec)
     chosen_device = find_device(device)
     seeds = {name: _seeds(words, table.values) for name, table in tables.items()}
     sets = [_data_set(name, t, spec, priors, seeds[name][0]) for name, t in tables.items()]
+    describe = partial(_attributes, spec=spec, sampler=sampler, words=words, device=chosen_device)
+    judged: list[ManyFits] = []
+
+    def trusted(draws: ManyDraws) -> np.ndarray:
+        judged.append(ManyFits(sets, draws, spec, sampler, describe))
+        return judged[0].table()["ok"].to_numpy()
+
     forget_programs()
     with persistent_cache(), double_precision(), jax.default_device(chosen_device):
         room = max(len(one.table.values) for one in sets)
@@ -155,12 +155,28 @@ def fit_many(
             [seeds[one.name][2] for one in sets],
             device=chosen_device,
             progress=wanted(progress),
+            trusted=trusted,
         )
     draws.seconds["initialise"] += prepared - begin
-    describe = partial(_attributes, spec=spec, sampler=sampler, words=words, device=chosen_device)
-    fits = ManyFits(sets, draws, spec, sampler, describe)
+    # What was judged is what is returned, unless some sets were sampled once more.
+    redone = not judged or (judged[0].table()["adapted"] != draws.facts["adapted"]).any()
+    fits = ManyFits(sets, draws, spec, sampler, describe) if redone else judged[0]
     _warn(fits)
     return fits
+
+
+def _check_options(
+    n_components: Any, covariance_type: Any, priors: Any, sampler: Any
+) -> tuple[ModelSpec, NUTS]:
+    """Refuse what no set could be fitted with."""
+    k = check_n_components(n_components)
+    check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
+    sampler = NUTS() if sampler is None else sampler
+    if not isinstance(sampler, NUTS):
+        raise TypeError(f"sampler must be a gmm_bayes.NUTS(...), got {sampler!r}")
+    if not isinstance(priors, Priors | None):
+        raise TypeError(f"priors must be a gmm_bayes.Priors, got {type(priors).__name__}")
+    return ModelSpec(k, covariance_type), sampler
 
 
 def _attributes(draws: Draws, i: int, **run: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gmm_bayes.inference.potential import Data, ModelSpec, mixture_at, site_valu
 from gmm_bayes.inference.starting import ATTEMPTS, LARGEST_DEPARTURE, PROBES
 from gmm_bayes.inference.threads import run_in_threads
 
-__all__ = ["Plans", "blocks_of", "plan_many"]
+__all__ = ["Plans", "blocks_of", "plan_many", "plan_plainly"]
 
 Rngs = Sequence[Sequence[np.random.Generator]]
 
@@ -48,6 +48,7 @@ def plan_many(
     preconditioning: Preconditioning,
     size: int,
     device: jax.Device,
+    largest_departure: float = LARGEST_DEPARTURE,
 ) -> Plans:
     """Find the coordinates and the starts of every set, in blocks of `size` sets.
 
@@ -63,6 +64,8 @@ def plan_many(
     preconditioning : {"auto", "laplace", "none"}
     size : int
     device : jax.Device
+    largest_departure : float
+        From a normal distribution, with which "auto" takes the coordinates of the curvature.
 
     Raises
     ------
@@ -87,7 +90,8 @@ def plan_many(
             raise KeyboardInterrupt
         block = _Block(sets, size, data, spec, rngs, plans)
         if preconditioning != "none":
-            block.approximate(z, forced=preconditioning == "laplace")
+            forced = preconditioning == "laplace"
+            block.approximate(z, np.inf if forced else largest_departure)
         block.start_plainly(z)
 
     jobs: list[Callable[..., None]] = [partial(plan, s) for s in blocks_of(n_sets, size)]
@@ -95,6 +99,22 @@ def plan_many(
     # to wait for each other for ever on two cores. It is little beside the sampling.
     run_in_threads(jobs, 1, device)
     return plans
+
+
+def plan_plainly(
+    plans: Plans,
+    sets: np.ndarray,
+    data: Data,
+    z: np.ndarray,
+    spec: ModelSpec,
+    rngs: Rngs,
+    size: int,
+) -> None:
+    """Plan some of the sets anew, in the model's own coordinates, and write it into the plans."""
+    plans.facts["adapted"][sets] = False
+    plans.affine.loc[sets], plans.affine.factor[sets] = 0, np.eye(z.shape[1])
+    for some in blocks_of(len(sets), size):
+        _Block(sets[some], size, data, spec, rngs, plans).start_plainly(z)
 
 
 def blocks_of(n_sets: int, size: int) -> list[np.ndarray]:
@@ -112,7 +132,7 @@ class _Block(NamedTuple):
     rngs: Rngs
     plans: Plans
 
-    def approximate(self, z: np.ndarray, *, forced: bool) -> None:
+    def approximate(self, z: np.ndarray, largest_departure: float) -> None:
         """Put those sets that are close to normal into the coordinates of their curvature."""
         facts, affine = self.plans.facts, self.plans.affine
         found = modes_and_curvatures(self._fill(z), self._fill(self.data), spec=self.spec)
@@ -129,7 +149,7 @@ class _Block(NamedTuple):
         departure = np.sqrt(np.mean(white**2, axis=-1)).max(axis=1)
         departure[[factor is None for factor in factored]] = np.nan
         facts["departure_from_normal"][self.sets] = departure
-        hopeful = np.isfinite(departure) if forced else departure < LARGEST_DEPARTURE
+        hopeful = departure < largest_departure
         for _ in range(ATTEMPTS):
             left = hopeful & ~facts["adapted"][self.sets]
             if not left.any():

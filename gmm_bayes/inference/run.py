@@ -73,7 +73,8 @@ def run(
             else:
                 how, seed = arguments.init, integer_seed(em_seed)
                 solution = em_start(some, spec, init=how, n_init=arguments.n_init, seed=seed)
-            return MixtureParameters(*agree(match_to_prior(solution, standard), where.mesh))
+            matched = match_to_prior(solution, standard, arguments.n_obs)
+            return MixtureParameters(*agree(matched, where.mesh))
 
         @cache
         def find_start() -> MixtureParameters:

@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.stats import iqr
 
 import gmm_bayes as gb
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import block_rows
-from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.inference import arviz_bridge, many
 from gmm_bayes.inference.devices import double_precision
 from gmm_bayes.inference.initialization import em_start, em_starts
 from gmm_bayes.inference.laplace import normal_approximation
@@ -17,6 +18,7 @@ from gmm_bayes.inference.many_agreement import agreement
 from gmm_bayes.inference.many_starts import plan_many
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, potential, site_values, space
 from gmm_bayes.inference.standardization import Standardization
+from gmm_bayes.inference.starting import LARGEST_DEPARTURE
 from gmm_bayes.model.priors import default_priors
 
 SAMPLER = gb.NUTS(num_samples=500)
@@ -84,7 +86,11 @@ def ess(draws):
 
 
 def assert_same_posterior(one, other):
-    """Means of draws within 5 standard errors, spreads within 20 %."""
+    """Means of draws within 5 standard errors, their middle halves as wide within 25 %.
+
+    Standard deviations follow the heavy tails of a component that is nearly empty, where few draws
+    are and those dependent.
+    """
     for name, draws in label_free(one).items():
         others = label_free(other)[name]
         if draws.std() == 0 and others.std() == 0:
@@ -93,7 +99,7 @@ def assert_same_posterior(one, other):
         errors = [d.std() / np.sqrt(ess(d)) for d in (draws, others)]
         assert abs(draws.mean() - others.mean()) < 5 * np.hypot(*errors), name
         if name != "occupied":
-            np.testing.assert_allclose(draws.std(), others.std(), rtol=0.25, err_msg=name)
+            np.testing.assert_allclose(iqr(draws), iqr(others), rtol=0.25, err_msg=name)
 
 
 @pytest.mark.filterwarnings("ignore::gmm_bayes.errors.GMMBayesWarning")
@@ -102,10 +108,13 @@ def test_a_posterior_is_that_of_fit(tables, fits, name):
     assert_same_posterior(fits[name], gb.fit(tables[name], 2, sampler=SAMPLER, seed=5))
 
 
-def test_both_kinds_of_start_were_seen(fits):
-    adapted = fits.table()["adapted"]
-    assert adapted["far"]
-    assert not adapted["near"]
+def test_all_kinds_of_start_were_seen(fits):
+    """Near normal; not quite, but chains did well; and those that did not, and were run again."""
+    table = fits.table()
+    far, few, near = fits.draws.facts["departure_from_normal"]
+    assert far < LARGEST_DEPARTURE < min(few, near)
+    assert max(few, near) < many._WORTH_A_TRY
+    assert table["adapted"].tolist() == [True, True, False]
     assert fits["far"].run["num_warmup"] == 100
     assert fits["near"].run["num_warmup"] == 1000
 

@@ -47,6 +47,20 @@ def test_units_change_nothing_but_the_units(faithful, faithful_fit):
     assert (error < 5 * np.hypot(mcse(ours), mcse(theirs))).all()
 
 
+def test_a_wide_component_takes_no_other_ones_number():
+    """Its mean lies beyond the other's centre by chance, and says little of which one it is."""
+    rng = np.random.default_rng(0)
+    narrow = rng.normal([10, 0], 0.3, (30, 2))
+    wide = rng.normal(0, 110, (20, 2))
+    X = np.concatenate([narrow, wide - wide.mean(axis=0) + [35, 0]])
+    priors = gb.Priors(5.0, [[-10.0, 0.0], [10.0, 0.0]], mean_covariance=1.0)
+    fit = gb.fit(X, 2, covariance_type="spherical", priors=priors, sampler=SMALL, seed=1)
+    means = fit.posterior["means"].mean(("chain", "draw")).values
+    assert np.linalg.norm(means[1] - [10, 0]) < 1
+    # In the other order the wide one's mean would be at its rows' and not at its centre.
+    assert np.linalg.norm(means[0] - [-10, 0]) < 5
+
+
 def test_lp_is_the_log_joint_of_the_model_in_the_users_units(faithful, covariance_type):
     """On columns of very different spread, so that a wrong shift between units shows."""
     X = faithful.to_numpy()[::4] * [1e-3, 1e3]
