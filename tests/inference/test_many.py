@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
-from scipy.stats import iqr
 
 import gmm_bayes as gb
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
@@ -86,20 +85,16 @@ def ess(draws):
 
 
 def assert_same_posterior(one, other):
-    """Means of draws within 5 standard errors, their middle halves as wide within 25 %.
-
-    Standard deviations follow the heavy tails of a component that is nearly empty, where few draws
-    are and those dependent.
-    """
+    """Means of draws, and of their distances from the middle, within 5 standard errors."""
     for name, draws in label_free(one).items():
         others = label_free(other)[name]
         if draws.std() == 0 and others.std() == 0:
             assert draws.mean() == others.mean(), name
             continue
-        errors = [d.std() / np.sqrt(ess(d)) for d in (draws, others)]
-        assert abs(draws.mean() - others.mean()) < 5 * np.hypot(*errors), name
-        if name != "occupied":
-            np.testing.assert_allclose(iqr(draws), iqr(others), rtol=0.25, err_msg=name)
+        middle = np.median([np.median(draws), np.median(others)])
+        for pair in ((draws, others), (abs(draws - middle), abs(others - middle))):
+            errors = [d.std() / np.sqrt(ess(d)) for d in pair]
+            assert abs(pair[0].mean() - pair[1].mean()) < 5 * np.hypot(*errors), name
 
 
 @pytest.mark.filterwarnings("ignore::gmm_bayes.errors.GMMBayesWarning")
