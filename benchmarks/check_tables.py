@@ -4,7 +4,13 @@
 def calibration(rows):
     """One line for each check; a fault is caught when a quantity leaves its band."""
     header = ["method", "problem", "N, K, D", "simulations", "quantities", "within their bands"]
-    header += ["smallest adjusted p", "of", "under 99 effective draws", "adapted at the start"]
+    header += [
+        "smallest adjusted p",
+        "of",
+        "under 99 effective draws",
+        "astray",
+        "adapted at the start",
+    ]
     header += ["divergences", "s"]
     lines = [
         [
@@ -17,6 +23,7 @@ def calibration(rows):
             _p(row["smallest_adjusted_p"]),
             row["worst"],
             str(row["num_dependent"]),
+            str(row.get("num_astray", "–")),
             f"{100 * row['share_adapted']:.0f} %",
             str(row["divergences"]),
             f"{row['seconds']:.0f}",
