@@ -216,7 +216,12 @@ def test_the_report_is_the_diagnosis(done, fitted):
         "prior_sensitivity": None,
         "n_components": 2,
         "occupied_components": 2.0,
-        "data": {"source": "old_faithful", "n_obs": 272, "columns": ["eruptions", "waiting"]},
+        "data": {
+            "source": "old_faithful",
+            "n_obs": 272,
+            "n_kept": 272,
+            "columns": ["eruptions", "waiting"],
+        },
         "device": fitted.device,
         "device_memory_bytes": fitted.run["device_memory"],
         "devices": None,

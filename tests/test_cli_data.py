@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from test_cli import CONFIGS, invoke, refused
 
+from gmm_bayes import _row_files
 from gmm_bayes.jobs import table_files
 
 
@@ -235,7 +236,7 @@ def test_parquet_keeps_the_index(job, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(
         table_files.read_table(tmp_path / "t.parquet", columns=["c", "a"]), frame[["c", "a"]]
     )
-    monkeypatch.setattr(table_files, "find_spec", lambda name: None)
+    monkeypatch.setattr(_row_files, "find_spec", lambda name: None)
     assert refused(3, *job("t.parquet", None)) == (
         f"reading {tmp_path / 't.parquet'} needs pyarrow; "
         "install it with pip install 'gmm-bayes[parquet]'"
