@@ -188,8 +188,10 @@ def _open_parquet(path: Path, columns: tuple[str, ...] | None) -> _Contents:
     if columns is not None:
         check_has_columns(columns, names, str(path))
         names = columns
+    # Of names that occur twice too, which are complained about with those of other files.
+    kinds = dict(zip(schema.names, schema.types, strict=True))
     for name in names:
-        _check_type(schema.field(name).type, f"column {name!r} of {path}")
+        _check_type(kinds[name], f"column {name!r} of {path}")
     ends = np.cumsum(sizes, dtype=np.int64)
     size = max(1, _NUMBERS // max(1, len(names)))
 

@@ -60,12 +60,20 @@ def test_a_job_says_of_every_row_where_it_belongs(job, tmp_path, monkeypatch):
     assert {p.name for p in (tmp_path / "out").glob("*.png")} >= {"components.png", "density.png"}
 
 
-def test_centres_and_priors_come_from_the_sample(job, tmp_path):
+def test_centres_and_priors_come_from_the_sample(job, tmp_path, monkeypatch):
+    """And not from the rows at the ends of the columns, which are looked at beside it."""
+    X = np.load(tmp_path / "rows.npy")
+    X[500] = 1e4
+    np.save(tmp_path / "rows.npy", X)
+    monkeypatch.setattr(surveys, "MOST_ROWS_KEPT", 200)
     changes = ("--set", "priors.weight_concentration=2.0")
     result = invoke("run", job("rows.npy"), "--out", "out", *SHORT, *changes)
     assert result.exit_code == 0, result.output
     fit = gb.load(tmp_path / "out" / "posterior.nc")
     np.testing.assert_array_equal(fit.priors.weight_concentration, [2.0, 2.0])
+    assert 500 not in fit.X["obs"]
+    spread = fit.X.values.std(axis=0)
+    np.testing.assert_allclose(fit.priors.scale_scale, spread, rtol=1e-12)
 
 
 def test_faults_of_the_file_are_found_by_check(job, tmp_path):

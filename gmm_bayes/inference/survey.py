@@ -13,7 +13,7 @@ from gmm_bayes.inference.devices import double_precision
 
 __all__ = ["MOST_ROWS_KEPT", "Survey", "own_share", "survey"]
 
-# Of a sample of so many rows, no mean is further than a hundredth of a standard deviation off.
+# The standard error of a mean of so many rows is less than a hundredth of a standard deviation.
 MOST_ROWS_KEPT = 20_000
 
 

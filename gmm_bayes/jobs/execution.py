@@ -146,7 +146,7 @@ def _priors(job: Job) -> Priors | None:
     if not given:
         return None
     k, seed = job.config.model.n_components, job.config.runtime.seed
-    return default_priors(job.table.values, k, seed=seed).replace(**given)
+    return default_priors(job.some_rows, k, seed=seed).replace(**given)
 
 
 def _sample(job: Job) -> "GMMFit":

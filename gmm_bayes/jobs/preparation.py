@@ -34,8 +34,9 @@ class Job:
     resolved : str
         The job file with every setting filled in.
     rows : pandas.DataFrame, ndarray or RowFile, shape (n_obs, n_features)
-    table : Table
-        The rows, or a sample of those that stay in their file.
+    some_rows : pandas.DataFrame or ndarray, shape (some rows, n_features)
+        The rows, or a random sample of those that stay in their file.
+    feature_names : tuple of str
     n_parameters : int
         Free parameters of the mixture.
     cautions : tuple of str
@@ -50,17 +51,13 @@ class Job:
     config: JobConfig
     resolved: str
     rows: Any
-    table: Table
+    some_rows: Any
+    feature_names: tuple[str, ...]
     n_parameters: int
     cautions: tuple[str, ...]
     directory: Path
     read_seconds: float
     resumes: bool = False
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the columns."""
-        return self.table.feature_names
 
     @property
     def source(self) -> str:
@@ -73,7 +70,7 @@ def prepare(
     out: Path | None = None,
     *,
     force: bool = False,
-    data: tuple[Any, Table] | None = None,
+    data: tuple[Any, Table, Any] | None = None,
 ) -> Job:
     """Read the data and check everything that can be checked before sampling.
 
@@ -108,7 +105,7 @@ def prepare(
         resolved.encode()
     except UnicodeEncodeError:
         raise ConfigError("data.path: must be text in UTF-8") from None
-    rows, table = read_data(config) if data is None else data
+    rows, table, some = read_data(config) if data is None else data
     n_obs, n_features = len(rows), table.values.shape[1]
     _check_model(config, n_obs, n_features)
     k = config.model.n_components
@@ -124,7 +121,8 @@ def prepare(
     if processes.first():
         check_directory(directory, force=force, needed=_bytes(config, n_obs, n_features))
     seconds = time.perf_counter() - begin
-    return Job(config, resolved, rows, table, n_parameters, cautions, directory, seconds)
+    names = table.feature_names
+    return Job(config, resolved, rows, some, names, n_parameters, cautions, directory, seconds)
 
 
 def _check_model(config: JobConfig, n_obs: int, n_features: int) -> None:
@@ -140,10 +138,17 @@ def _check_model(config: JobConfig, n_obs: int, n_features: int) -> None:
         priors.arrays(k, n_features)
 
 
-def read_data(config: JobConfig) -> tuple[Any, Table]:
-    """Read the data of a job: as they are, and as a checked table of shape (n_obs, n_features).
+def read_data(config: JobConfig) -> tuple[Any, Table, Any]:
+    """Read the data of a job.
 
-    Of rows that stay in their file, the table is a sample, with the ends of every column.
+    Returns
+    -------
+    rows : pandas.DataFrame, ndarray or RowFile, shape (n_obs, n_features)
+        As they are.
+    table : Table
+        The same, checked; of rows that stay in their file a sample, with the ends of every column.
+    some_rows : pandas.DataFrame or ndarray
+        The rows, or the sample alone.
 
     Raises
     ------
@@ -155,9 +160,10 @@ def read_data(config: JobConfig) -> tuple[Any, Table]:
         if isinstance(rows, RowFile):
             from gmm_bayes.inference.survey import survey
 
-            return rows, survey(rows, config.runtime.seed).checked
+            seen = survey(rows, config.runtime.seed)
+            return rows, seen.checked, seen.sample.values
         name = config.data.path or str(config.data.dataset)
-        return rows, check_data(rows, name=name, min_rows=2)
+        return rows, check_data(rows, name=name, min_rows=2), rows
 
 
 def _read(config: JobConfig) -> Any:

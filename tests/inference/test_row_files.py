@@ -200,7 +200,7 @@ def test_files_that_are_no_tables_are_refused_when_they_are_named(tmp_path, what
         gb.RowFile(path)
 
 
-def test_columns_that_are_not_there(folder):
+def test_columns_that_are_not_there(folder, tmp_path):
     path = folder / "rows.parquet"
     with raises_exactly(gb.errors.TableError, f"{path} has no column 'c'; known: a, b"):
         gb.RowFile(path, columns=["a", "c"])
@@ -209,6 +209,13 @@ def test_columns_that_are_not_there(folder):
         f"{path} must have distinct column names, got ['a'] more than once; rename them.",
     ):
         gb.RowFile(path, columns=["a", "a"])
+    twice = tmp_path / "twice.parquet"
+    parquet.write_table(pa.table([[1.0, 2.0], [3.0, 4.0]], names=["a", "a"]), twice)
+    with raises_exactly(
+        ValueError,
+        f"{twice} must have distinct column names, got ['a'] more than once; rename them.",
+    ):
+        gb.RowFile(twice)
     path = folder / "rows.npy"
     with raises_exactly(
         gb.errors.TableError, f"{path} has no names of columns to choose by; leave out columns"
