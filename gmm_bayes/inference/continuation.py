@@ -102,9 +102,9 @@ def resume(
         if data is not None:
             _refuse_other_data(recorder, data)
         stored, priors = _stored(recorder)
-        if in_file:
-            stored = _with_rows(stored, recorder, X)
         where = Placement.of_shape(stored.device, stored.mesh)
+        if in_file:
+            stored = _with_rows(stored, recorder, X, where)
         recorder.check(device_name(where.device))
         prior = priors.arrays(stored.spec.n_components, stored.table.values.shape[1])
         plan = plan_memory_of(stored, where)
@@ -143,7 +143,9 @@ def _refuse_other_data(recorder: DiskRecorder, data: str | None) -> None:
         )
 
 
-def _with_rows(stored: Arguments, recorder: DiskRecorder, X: RowFile | None) -> Arguments:
+def _with_rows(
+    stored: Arguments, recorder: DiskRecorder, X: RowFile | None, where: Placement
+) -> Arguments:
     """The arguments with the file of their rows, if it was one, after looking whether it is."""
     source = stored_rows(recorder.inputs())
     if source is None:
@@ -157,7 +159,7 @@ def _with_rows(stored: Arguments, recorder: DiskRecorder, X: RowFile | None) -> 
             f"the rows of the run in {recorder.directory} were in {source['path']}, where there is "
             "no file now; give them as X=gmm_bayes.RowFile(...)"
         ) from None
-    seen = survey(rows, stored.words)
+    seen = survey(rows, stored.words, shared=where.is_shared)
     _refuse_other_data(recorder, data_hash(seen.sample, seen))
     return dataclasses.replace(stored, table=seen.sample, seen=seen)
 
@@ -234,7 +236,7 @@ def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GM
         where.shape,
         fit.datatree[SAMPLER_STATE].attrs["precision"],
         fit.priors,
-        _seen_again(fit),
+        _seen_again(fit, where),
     )
     prior = fit.priors.arrays(fit.n_components, fit.n_features)
     prior = prior._replace(mean_scale_tril=arrays["mean_scale_tril"])
@@ -243,13 +245,13 @@ def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GM
     return judge(_joined(fit, new))
 
 
-def _seen_again(fit: GMMFit) -> Survey | None:
+def _seen_again(fit: GMMFit, where: Placement) -> Survey | None:
     """What is in the file of the rows, if they stayed in one."""
     source = fit.run.get("rows")
     if source is None:
         return None
     rows = RowFile(source["path"], source["columns"])
-    seen = survey(rows, np.array(fit.seed, np.uint32))
+    seen = survey(rows, np.array(fit.seed, np.uint32), shared=where.is_shared)
     if seen.digest != source["digest"]:
         raise ValueError(f"fit must be of the rows in {rows.path}, but these have changed since")
     return seen

@@ -77,6 +77,11 @@ class Placement(NamedTuple):
         return None if self.mesh is None else dict(self.mesh.shape)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether several processes run this together."""
+        return self.mesh is not None and self.mesh.is_multi_process
+
+    @property
     def n_shares(self) -> int:
         """Number of shares that the rows are cut into."""
         return 1 if self.mesh is None else self.mesh.shape[ROWS_AXIS]

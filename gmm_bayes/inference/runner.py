@@ -160,7 +160,7 @@ def fit(
     _check_more(precision, priors)
     folder = _check_checkpoint(checkpoint, checkpoint_seconds, sampler)
     where = Placement.of(device, mesh)
-    table, seen = _read(X, words)
+    table, seen = _read(X, words, where)
     if isinstance(init, MixtureParameters):
         init = check_start(init, spec.n_components, table.values.shape[1])
     arguments = Arguments(
@@ -237,11 +237,11 @@ def _check_more(precision: Any, priors: Any) -> None:
         raise TypeError(f"priors must be a gmm_bayes.Priors, got {type(priors).__name__}")
 
 
-def _read(X: Any, words: np.ndarray) -> tuple[Table, Survey | None]:
+def _read(X: Any, words: np.ndarray, where: Placement) -> tuple[Table, Survey | None]:
     """The rows; or a sample of those in a file, and what a look at all of them says."""
     if not isinstance(X, RowFile):
         return check_data(X, min_rows=2), None
-    seen = survey(X, words)
+    seen = survey(X, words, shared=where.is_shared)
     return seen.sample, seen
 
 

@@ -56,8 +56,16 @@ def own_share(n_obs: int) -> tuple[int, int]:
     return n_obs * number // of, n_obs * (number + 1) // of
 
 
-def survey(rows: RowFile, seed: Any) -> Survey:
-    """Look at every row once; of several processes, each looks at its share, and they tell.
+def survey(rows: RowFile, seed: Any, *, shared: bool) -> Survey:
+    """Look at every row once.
+
+    Parameters
+    ----------
+    rows : RowFile
+    seed : int or array of int
+        Of the sample.
+    shared : bool
+        All processes of JAX are here: each looks at its share, and tells the others.
 
     Raises
     ------
@@ -68,7 +76,14 @@ def survey(rows: RowFile, seed: Any) -> Survey:
     rng = np.random.default_rng(seed)
     n_kept = min(n_obs, MOST_ROWS_KEPT)
     places = np.sort(rng.choice(n_obs, n_kept, replace=False, shuffle=False))
-    seen = _tell_all(_look(rows, places))
+    share = own_share(n_obs) if shared else (0, n_obs)
+    seen = _look(rows, places, share)
+    told = _tell_all(seen) if shared else {name: np.asarray(v)[None] for name, v in seen.items()}
+    return _put_together(rows, places, told)
+
+
+def _put_together(rows: RowFile, places: np.ndarray, seen: dict[str, np.ndarray]) -> Survey:
+    """One survey of what one or more processes have seen, in the first axis."""
     _refuse_missing(seen, rows)
     moments = _together(map(_Moments, *(seen[name] for name in _Moments._fields)))
     # Zero but in the process that has read the row.
@@ -79,10 +94,10 @@ def survey(rows: RowFile, seed: Any) -> Survey:
     return Survey(rows, sample, _with_extremes(sample, seen), moments.mean, scale, digest)
 
 
-def _look(rows: RowFile, places: np.ndarray) -> dict[str, np.ndarray]:
-    """Go through this process's share of the rows."""
+def _look(rows: RowFile, places: np.ndarray, share: tuple[int, int]) -> dict[str, Any]:
+    """Go through one share of the rows."""
     n_features = rows.shape[1]
-    at, end = own_share(rows.shape[0])
+    at, end = share
     moments = []
     sample = np.zeros((len(places), n_features))
     # Smallest values and, negated, largest; the rows that hold them; their places.
@@ -168,8 +183,6 @@ def _count_bad(bad: np.ndarray, piece: np.ndarray, at: int) -> np.ndarray:
 
 def _tell_all(seen: dict[str, Any]) -> dict[str, np.ndarray]:
     """What all processes have seen, in one more axis at the front, in every process."""
-    if jax.process_count() == 1:
-        return {name: np.asarray(value)[None] for name, value in seen.items()}
     with double_precision():
         arrays = {name: np.asarray(value) for name, value in seen.items()}
         return multihost_utils.process_allgather(arrays)

@@ -160,7 +160,7 @@ def read_data(config: JobConfig) -> tuple[Any, Table, Any]:
         if isinstance(rows, RowFile):
             from gmm_bayes.inference.survey import survey
 
-            seen = survey(rows, config.runtime.seed)
+            seen = survey(rows, config.runtime.seed, shared=processes.count() > 1)
             return rows, seen.checked, seen.sample.values
         name = config.data.path or str(config.data.dataset)
         return rows, check_data(rows, name=name, min_rows=2), rows

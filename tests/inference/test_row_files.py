@@ -248,20 +248,16 @@ def test_what_needs_a_table_says_so(folder, function):
 
 def in_shares(monkeypatch, rows, n):
     """What n processes that tell each other find."""
-    seen = []
+    n_obs, n_kept, seen = len(rows), min(len(rows), surveys.MOST_ROWS_KEPT), []
+    places = np.random.default_rng(0).choice(n_obs, n_kept, replace=False, shuffle=False)
+    places.sort()
     for i in range(n):
-        share = (len(rows) * i // n, len(rows) * (i + 1) // n)
-        monkeypatch.setattr(surveys, "own_share", lambda n_obs, share=share: share)
-        places = np.sort(
-            np.random.default_rng(0).choice(
-                len(rows), min(len(rows), surveys.MOST_ROWS_KEPT), replace=False, shuffle=False
-            )
-        )
-        seen.append(surveys._look(rows, places))
+        monkeypatch.setattr(jax, "process_index", lambda i=i: i)
+        monkeypatch.setattr(jax, "process_count", lambda: n)
+        seen.append(surveys._look(rows, places, surveys.own_share(n_obs)))
     told = {name: np.stack([np.asarray(one[name]) for one in seen]) for name in seen[0]}
-    monkeypatch.setattr(surveys, "_look", lambda rows, places: None)
-    monkeypatch.setattr(surveys, "_tell_all", lambda seen: told)
-    return survey(rows, 0)
+    monkeypatch.setattr(surveys, "_tell_all", lambda own: told)
+    return survey(rows, 0, shared=True)
 
 
 @pytest.mark.parametrize("n_processes", [1, 3])
@@ -283,6 +279,13 @@ def test_a_survey_of_all_rows(tmp_path, monkeypatch, n_processes):
     assert len(set(found.checked.index.tolist())) == len(found.checked.index)
 
 
+def test_a_process_that_fits_alone_waits_for_no_other(folder, X, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(surveys, "_tell_all", lambda seen: pytest.fail("waits for another process"))
+    found = survey(gb.RowFile(folder / "rows.npy"), 0, shared=False)
+    np.testing.assert_allclose(found.loc, X.mean(axis=0), rtol=1e-12)
+
+
 def test_the_digest_changes_with_any_number_and_any_order(tmp_path, monkeypatch):
     X = two_groups(200)
     digests = {}
@@ -291,7 +294,7 @@ def test_the_digest_changes_with_any_number_and_any_order(tmp_path, monkeypatch)
     swapped[[20, 180]] = X[[180, 20]]
     for name, rows in {"": X, "changed": changed, "swapped": swapped, "again": X}.items():
         np.save(tmp_path / "a.npy", rows)
-        digests[name] = survey(gb.RowFile(tmp_path / "a.npy"), 0).digest
+        digests[name] = survey(gb.RowFile(tmp_path / "a.npy"), 0, shared=False).digest
     assert digests.pop("again") == digests[""]
     assert len(set(digests.values())) == 3
     # However it was read, and by however many.
@@ -432,7 +435,7 @@ def test_a_stranger_outside_the_sample_is_reported(tmp_path, few_kept):
     X[1234, 0] = 1e6
     np.save(tmp_path / "a.npy", X)
     rows = gb.RowFile(tmp_path / "a.npy")
-    assert 1234 not in survey(rows, 3).sample.index
+    assert 1234 not in survey(rows, 3, shared=False).sample.index
     with pytest.warns(gb.errors.GMMBayesWarning) as caught:
         gb.fit(rows, 2, sampler=SHORT, seed=3)
     said = [str(w.message) for w in caught]
