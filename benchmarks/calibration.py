@@ -107,10 +107,10 @@ def rows_twice(args):
 def by_hand(args, *, given=None, change_rows=None, change_draws=None):
     """The steps of a check, with something wrong between two of them."""
     import gmm_bayes as gb
-    from gmm_bayes.checking import simulated_posteriors as steps
+    from gmm_bayes.checking.calibration import simulated_posteriors as steps
     from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
-    from gmm_bayes.inference.devices import find_device
     from gmm_bayes.inference.potential import ModelSpec
+    from gmm_bayes.machine.devices import find_device
 
     spec, right = ModelSpec(N_COMPONENTS, "diag"), priors(args)
     given, sizes = given or right, (N_COMPONENTS, N_FEATURES)

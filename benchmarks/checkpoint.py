@@ -17,7 +17,7 @@ from pathlib import Path
 import record
 
 import gmm_bayes as gb
-from gmm_bayes.inference import checkpoint
+from gmm_bayes.inference.sampling.checkpoint import disk as checkpoint
 
 
 def main():

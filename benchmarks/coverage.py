@@ -35,9 +35,9 @@ def main():
 def measure(n_obs, args):
     """The row of one number of rows."""
     import gmm_bayes as gb
-    from gmm_bayes.checking.simulated_posteriors import draw_posteriors
-    from gmm_bayes.inference.devices import find_device
+    from gmm_bayes.checking.calibration.simulated_posteriors import draw_posteriors
     from gmm_bayes.inference.potential import ModelSpec
+    from gmm_bayes.machine.devices import find_device
 
     k, d = MEANS.shape
     data_seed, sampler_seed = np.random.SeedSequence([args.seed, n_obs]).spawn(2)

@@ -49,11 +49,11 @@ def gradient_seconds(n_devices, n, k, d, seconds):
     import gmm_bayes as gb
     from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
     from gmm_bayes.core.mixture import MixtureParameters
-    from gmm_bayes.inference.devices import double_precision
-    from gmm_bayes.inference.laplace import value_and_gradient
-    from gmm_bayes.inference.placement import Placement
     from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, site_values, space
-    from gmm_bayes.inference.standardization import Standardization
+    from gmm_bayes.inference.rows.placement import Placement
+    from gmm_bayes.inference.rows.standardization import Standardization
+    from gmm_bayes.inference.sampling.mode import value_and_gradient
+    from gmm_bayes.machine.devices import double_precision
 
     truth, spec = gb.datasets.make_mixture(n, k, d, seed=0), ModelSpec(k, "full")
     where = Placement.of("cpu", n_devices)

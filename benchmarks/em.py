@@ -129,7 +129,7 @@ def judged(problem, end):
     import jax
 
     from gmm_bayes.core.mixture import MixtureParameters, log_density
-    from gmm_bayes.inference.row_blocks import map_rows
+    from gmm_bayes.machine.row_blocks import map_rows
 
     with np.load(problem) as file:
         X = file["X"]

@@ -15,10 +15,10 @@ import record
 import gmm_bayes as gb
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.devices import double_precision
-from gmm_bayes.inference.em import ROWS_PER_BLOCK, VARIANCE_FLOOR, e_step, maximise
+from gmm_bayes.inference.em.steps import ROWS_PER_BLOCK, VARIANCE_FLOOR, e_step, maximise
 from gmm_bayes.inference.potential import ModelSpec
-from gmm_bayes.model.priors import few_threads
+from gmm_bayes.machine.devices import double_precision
+from gmm_bayes.model.centres import few_threads
 
 PACKAGES = ("gmm_bayes", "jax", "numpyro")
 # The difference of two sums over rows is never as small as this.

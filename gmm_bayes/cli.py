@@ -17,7 +17,7 @@ from gmm_bayes.jobs.terminal import NOT_BELIEVED, Terminated, complain, plain_er
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gmm_bayes.inference.result import GMMFit
+    from gmm_bayes.inference.result.gmm_fit import GMMFit
     from gmm_bayes.jobs.preparation import Job
 
 __all__ = ["app", "main"]
@@ -116,7 +116,7 @@ def run(
     with plain_errors():
         _join(distributed, coordinator, num_processes, process_id)
         from gmm_bayes.jobs import report
-        from gmm_bayes.jobs.config import load_config
+        from gmm_bayes.jobs.job_file.config import load_config
         from gmm_bayes.jobs.preparation import prepare
 
         # Pictures go to files only; a display may not be there.
@@ -213,8 +213,8 @@ def sweep(
 ) -> None:
     """Run the product of lists of settings as so many jobs; what is finished is skipped."""
     with plain_errors():
-        from gmm_bayes.jobs.sweep import plan_sweep, run_plan
-        from gmm_bayes.jobs.sweep_config import load_sweep
+        from gmm_bayes.jobs.sweep.config import load_sweep
+        from gmm_bayes.jobs.sweep.sweep import plan_sweep, run_plan
 
         # Pictures go to files only; a display may not be there. Workers inherit it.
         os.environ["MPLBACKEND"] = "Agg"
@@ -237,7 +237,7 @@ def sweep(
 
 
 def _end_sweep(table: "pd.DataFrame", directory: Path, strict: bool) -> None:
-    from gmm_bayes.jobs.sweep_table import FAILED, describe_table
+    from gmm_bayes.jobs.sweep.table import FAILED, describe_table
 
     say(f"{describe_table(table)}, in {directory}")
     failed = int((table["status"] == FAILED).sum())
@@ -256,7 +256,7 @@ def check(
 ) -> None:
     """Judge again whether the chains of a run may be believed."""
     with plain_errors():
-        from gmm_bayes.inference.diagnostics import diagnose
+        from gmm_bayes.inference.verdict.diagnosis import diagnose
 
         diagnosis = diagnose(_load(directory))
         say(repr(diagnosis))
@@ -276,12 +276,13 @@ def show(
         if is_unfinished(directory):
             say(describe_state(directory))
             return
-        from gmm_bayes.inference.measures import labels_switched
-        from gmm_bayes.jobs import report, sweep_table
+        from gmm_bayes.inference.verdict.measures import labels_switched
+        from gmm_bayes.jobs import report
+        from gmm_bayes.jobs.sweep import table
 
-        if (directory / sweep_table.MEMBERS_FILE).is_file():
-            members = sweep_table.read_members(directory)
-            say(sweep_table.describe_table(sweep_table.collect(directory, members, {})))
+        if (directory / table.MEMBERS_FILE).is_file():
+            members = table.read_members(directory)
+            say(table.describe_table(table.collect(directory, members, {})))
             return
         fit = _load(directory)
         say(repr(fit))
@@ -291,7 +292,7 @@ def show(
 
 
 def _load(directory: Path) -> "GMMFit":
-    from gmm_bayes.inference.result import load
+    from gmm_bayes.inference.result.gmm_fit import load
     from gmm_bayes.jobs.output import POSTERIOR_FILE
 
     if not directory.is_dir():

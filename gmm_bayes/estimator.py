@@ -19,15 +19,16 @@ from gmm_bayes._vocabulary import CovarianceType, InitMethod
 from gmm_bayes.core import mixture
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.em_fit import EMFit
-from gmm_bayes.inference.maximum_likelihood import fit_em
-from gmm_bayes.inference.result import GMMFit
-from gmm_bayes.inference.row_blocks import map_rows
-from gmm_bayes.inference.runner import fit as sample_posterior
-from gmm_bayes.inference.samplers import NUTS, Laplace
+from gmm_bayes.inference.em.fit_em import fit_em
+from gmm_bayes.inference.em.result import EMFit
+from gmm_bayes.inference.fit import fit as sample_posterior
+from gmm_bayes.inference.result.gmm_fit import GMMFit
+from gmm_bayes.inference.sampling.laplace import Laplace
+from gmm_bayes.inference.sampling.nuts import NUTS
+from gmm_bayes.machine.row_blocks import map_rows
 from gmm_bayes.model.priors import Priors
 from gmm_bayes.posterior.density import log_predictive_density
-from gmm_bayes.posterior.labels import permuted
+from gmm_bayes.posterior.labels.matching import permuted
 from gmm_bayes.posterior.point import numbering, posterior_mean, precisions
 from gmm_bayes.posterior.streaming import mean_over_draws, rows_of
 

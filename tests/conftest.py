@@ -18,7 +18,7 @@ import pytest
 import gmm_bayes as gb
 from gmm_bayes._vocabulary import DIAG, FULL, SPHERICAL, TIED
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.compilation import forget_programs
+from gmm_bayes.machine.compilation import forget_programs
 
 STRUCTURES = (FULL, TIED, DIAG, SPHERICAL)
 

@@ -55,8 +55,8 @@ def refuse_work(monkeypatch):
 
     monkeypatch.setattr(gb.NUTS, "run", long_work)
     monkeypatch.setattr("gmm_bayes.inference.run.em_start", long_work)
-    monkeypatch.setattr("gmm_bayes.inference.runner.default_priors", long_work)
-    monkeypatch.setattr("gmm_bayes.inference.placement.block_rows", long_work)
+    monkeypatch.setattr("gmm_bayes.inference.fit.default_priors", long_work)
+    monkeypatch.setattr("gmm_bayes.inference.rows.placement.block_rows", long_work)
 
 
 def table(rows):

@@ -9,8 +9,8 @@ import gmm_bayes as gb
 from gmm_bayes._vocabulary import COMPONENT, FEATURE, FEATURE2, OBS
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference import storage
-from gmm_bayes.inference.labelling import label_sites
+from gmm_bayes.inference.result import netcdf as storage
+from gmm_bayes.inference.result.tree import label_sites
 
 CHAINS = 2
 CENTRES = "centres"

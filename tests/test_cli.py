@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 
 import gmm_bayes as gb
 from gmm_bayes import cli
-from gmm_bayes.inference import locks, runner, storage
+from gmm_bayes.files import locks
+from gmm_bayes.inference import fit as runner
+from gmm_bayes.inference.result import netcdf as storage
 from gmm_bayes.jobs import execution, output
-from gmm_bayes.jobs.config import load_config
+from gmm_bayes.jobs.job_file.config import load_config
 from gmm_bayes.jobs.preparation import prepare
 
 CONFIGS = sorted(
@@ -404,7 +406,7 @@ def test_several_faults_take_two_lines(no_sampling):
 
 
 def test_a_device_that_is_not_there(no_sampling, tmp_path, monkeypatch):
-    from gmm_bayes.inference import devices
+    from gmm_bayes.machine import devices
 
     def find(device):
         raise gb.errors.DeviceError(f"no {device} here")
@@ -539,7 +541,7 @@ def test_check(done, fitted, tmp_path):
 
 
 def test_check_is_content_with_chains_that_agree(fitted, tmp_path, monkeypatch):
-    from gmm_bayes.inference import diagnostics
+    from gmm_bayes.inference.verdict import diagnosis as diagnostics
 
     monkeypatch.setitem(diagnostics.THRESHOLDS, "rhat", 9.0)
     monkeypatch.setitem(diagnostics.THRESHOLDS, "ess_per_chain", 0)

@@ -23,7 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import gmm_bayes as gb
 from gmm_bayes._vocabulary import COMPONENT, POSTERIOR
-from gmm_bayes.inference.measures import labels_switched
+from gmm_bayes.inference.verdict.measures import labels_switched
 
 METHODS = ("predict", "predict_proba", "score_samples", "score", "aic", "bic")
 # Steps to the optimum itself, without a floor, so that two programs can be compared there.

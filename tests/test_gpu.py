@@ -15,9 +15,9 @@ import gmm_bayes as gb
 from gmm_bayes._vocabulary import PRECISIONS
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.inference import arviz_bridge
-from gmm_bayes.inference.devices import double_precision, find_device
-from gmm_bayes.inference.laplace import value_and_gradient
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, site_values, space
+from gmm_bayes.inference.sampling.mode import value_and_gradient
+from gmm_bayes.machine.devices import double_precision, find_device
 
 DEVICE = os.environ.get("GMM_BAYES_TEST_DEVICE", "gpu")
 

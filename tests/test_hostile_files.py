@@ -18,7 +18,7 @@ from hostile import raises_exactly, small_fit, table
 
 import gmm_bayes as gb
 from gmm_bayes.errors import FileFormatError
-from gmm_bayes.inference import storage
+from gmm_bayes.inference.result import netcdf as storage
 
 
 @pytest.fixture

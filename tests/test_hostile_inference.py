@@ -15,7 +15,8 @@ from hostile import (
 
 import gmm_bayes as gb
 from gmm_bayes.errors import ConvergenceWarning, InferenceError, LabelSwitchingError
-from gmm_bayes.inference import samplers, starting
+from gmm_bayes.inference.sampling import nuts as samplers
+from gmm_bayes.inference.sampling import starts as starting
 
 N_CHAINS, N_DRAWS = 4, 500
 FLAWS = ("problems", "advice", "notes")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from gmm_bayes._vocabulary import CovarianceType
-from gmm_bayes.inference.diagnostics import THRESHOLDS
-from gmm_bayes.inference.em_fit import EMFit
-from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.em.result import EMFit
+from gmm_bayes.inference.result.gmm_fit import GMMFit
+from gmm_bayes.inference.verdict.diagnosis import THRESHOLDS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -31,13 +31,13 @@ from gmm_bayes.checking.prediction import folds, leave_one_out, predict_by_em
 from gmm_bayes.checking.tasks import Task, check_executor, run_tasks
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.errors import ConvergenceWarning, DataWarning
-from gmm_bayes.inference.em_fit import EMFit
-from gmm_bayes.inference.maximum_likelihood import EMSettings, search
+from gmm_bayes.inference.em.fit_em import EMSettings, search
+from gmm_bayes.inference.em.result import EMFit
+from gmm_bayes.inference.fit import fit
 from gmm_bayes.inference.potential import ModelSpec
-from gmm_bayes.inference.progress import wanted
-from gmm_bayes.inference.result import GMMFit
-from gmm_bayes.inference.runner import fit
-from gmm_bayes.inference.samplers import Sampler
+from gmm_bayes.inference.result.gmm_fit import GMMFit
+from gmm_bayes.inference.sampling.registry import Sampler
+from gmm_bayes.machine.progress import wanted
 from gmm_bayes.model.priors import Priors
 from gmm_bayes.posterior.density import log_predictive_density
 

@@ -11,10 +11,10 @@ from gmm_bayes._vocabulary import CHAIN, DRAW
 from gmm_bayes.checking.bridge import Bridge, Normal, bridge
 from gmm_bayes.checking.renumbered import renumber
 from gmm_bayes.errors import ConvergenceWarning
-from gmm_bayes.inference.devices import double_precision
 from gmm_bayes.inference.potential import ModelSpec, space
-from gmm_bayes.inference.result import GMMFit, check_fit, refuse_sample
-from gmm_bayes.inference.standardization import Standardization
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit, refuse_sample
+from gmm_bayes.inference.rows.standardization import Standardization
+from gmm_bayes.machine.devices import double_precision
 
 __all__ = ["Evidence", "log_evidence"]
 

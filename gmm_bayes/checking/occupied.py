@@ -12,9 +12,9 @@ from gmm_bayes._validation import check_seed
 from gmm_bayes._vocabulary import CHAIN, DRAW
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference import arviz_bridge
-from gmm_bayes.inference.devices import double_precision
-from gmm_bayes.inference.result import GMMFit, check_fit, refuse_sample
-from gmm_bayes.posterior.label_draws import labels_of_rows
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit, refuse_sample
+from gmm_bayes.machine.devices import double_precision
+from gmm_bayes.posterior.partitions.label_draws import labels_of_rows
 
 if TYPE_CHECKING:
     import pandas as pd

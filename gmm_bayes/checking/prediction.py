@@ -9,9 +9,9 @@ from gmm_bayes._tables import Table
 from gmm_bayes._vocabulary import CHAIN, DRAW, MEANS, SCALES, WEIGHTS
 from gmm_bayes.core import mixture
 from gmm_bayes.inference import arviz_bridge
-from gmm_bayes.inference.maximum_likelihood import EMSettings, search
+from gmm_bayes.inference.em.fit_em import EMSettings, search
 from gmm_bayes.inference.potential import ModelSpec
-from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.posterior.streaming import each_draw, map_rows
 
 __all__ = ["LeaveOneOut", "folds", "leave_one_out", "predict_by_em"]

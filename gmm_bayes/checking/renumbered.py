@@ -16,11 +16,11 @@ from gmm_bayes.checking.numberings import log_permanent, log_prior_ratios, numbe
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, potential, site_values, space
-from gmm_bayes.inference.result import GMMFit
-from gmm_bayes.inference.standardization import Standardization
+from gmm_bayes.inference.result.gmm_fit import GMMFit
+from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.model.priors import PriorArrays
-from gmm_bayes.posterior.alignment import unaligned
-from gmm_bayes.posterior.labels import match_to_pivot, permuted
+from gmm_bayes.posterior.labels.alignment import unaligned
+from gmm_bayes.posterior.labels.matching import match_to_pivot, permuted
 
 __all__ = ["RenumberedDraws", "RenumberedPosterior", "renumber"]
 

@@ -5,10 +5,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gmm_bayes.inference.diagnostics import THRESHOLDS
-from gmm_bayes.inference.measures import labels_switched
-from gmm_bayes.inference.result import GMMFit, check_fit, refuse_marginal
-from gmm_bayes.inference.sensitivity import LIKELIHOOD, PRIOR, all_quantities, factors, scaled
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit, refuse_marginal
+from gmm_bayes.inference.verdict.diagnosis import THRESHOLDS
+from gmm_bayes.inference.verdict.measures import labels_switched
+from gmm_bayes.inference.verdict.power_scaling import (
+    LIKELIHOOD,
+    PRIOR,
+    all_quantities,
+    factors,
+    scaled,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

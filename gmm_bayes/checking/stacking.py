@@ -11,10 +11,10 @@ from scipy.special import logsumexp, softmax
 from gmm_bayes._validation import check_seed
 from gmm_bayes._vocabulary import CHAIN, CONSTANT_DATA, DRAW, OBSERVED_DATA, PRIOR, PRIOR_PREDICTIVE
 from gmm_bayes.checking.prediction import leave_one_out
-from gmm_bayes.inference import storage
-from gmm_bayes.inference.diagnostics import THRESHOLDS
-from gmm_bayes.inference.measures import FEWEST_LOO_DRAWS
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result import netcdf
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
+from gmm_bayes.inference.verdict.diagnosis import THRESHOLDS
+from gmm_bayes.inference.verdict.measures import FEWEST_LOO_DRAWS
 
 __all__ = ["StackedChains", "stack_chains", "stacking_weights"]
 
@@ -201,7 +201,7 @@ def _taken(fit: GMMFit, places: np.ndarray, weights: np.ndarray) -> GMMFit:
         name: group
         if name in (OBSERVED_DATA, CONSTANT_DATA, PRIOR, PRIOR_PREDICTIVE)
         else group.map(picked, keep_attrs=True)
-        for name, group in storage.groups(fit.datatree).items()
+        for name, group in netcdf.groups(fit.datatree).items()
     }
     stacking = json.dumps({"weights": [float(weight) for weight in weights]})
-    return GMMFit(storage.build(groups, {**fit.datatree.attrs, "stacking": stacking}))
+    return GMMFit(netcdf.build(groups, {**fit.datatree.attrs, "stacking": stacking}))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gmm_bayes.inference.progress import steps
+from gmm_bayes.machine.progress import steps
 
 __all__ = ["Task", "check_executor", "run_tasks"]
 

@@ -15,9 +15,10 @@ from gmm_bayes._vocabulary import InitMethod, Precision
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.potential import ModelSpec
-from gmm_bayes.inference.samplers import NUTS, Sampler, restore_sampler
-from gmm_bayes.inference.standardization import Standardization
-from gmm_bayes.inference.survey import Survey
+from gmm_bayes.inference.rows.standardization import Standardization
+from gmm_bayes.inference.rows.survey import Survey
+from gmm_bayes.inference.sampling.nuts import NUTS
+from gmm_bayes.inference.sampling.registry import Sampler, restore_sampler
 from gmm_bayes.model.priors import Priors
 
 __all__ = ["Arguments", "data_hash", "from_stored", "plain", "stored_rows", "to_stored"]

@@ -23,7 +23,6 @@ from gmm_bayes._vocabulary import (
 )
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import CheckpointError
-from gmm_bayes.inference import storage
 from gmm_bayes.inference.arguments import (
     Arguments,
     data_hash,
@@ -31,17 +30,22 @@ from gmm_bayes.inference.arguments import (
     plain,
     stored_rows,
 )
-from gmm_bayes.inference.checkpoint import DiskRecorder
-from gmm_bayes.inference.checkpoint_directory import check_options, refuse_differences, reopen
-from gmm_bayes.inference.placement import Placement
+from gmm_bayes.inference.fit import fit, judge
 from gmm_bayes.inference.potential import ModelSpec
-from gmm_bayes.inference.recording import MemoryRecorder
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result import netcdf
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
+from gmm_bayes.inference.rows.placement import Placement
+from gmm_bayes.inference.rows.survey import Survey, survey
 from gmm_bayes.inference.run import device_name, plan_memory_of, run
-from gmm_bayes.inference.runner import fit, judge
-from gmm_bayes.inference.sampler_state import STATE_PREFIX, state_arrays
-from gmm_bayes.inference.starting import Plan
-from gmm_bayes.inference.survey import Survey, survey
+from gmm_bayes.inference.sampling.checkpoint.directory import (
+    check_options,
+    refuse_differences,
+    reopen,
+)
+from gmm_bayes.inference.sampling.checkpoint.disk import DiskRecorder
+from gmm_bayes.inference.sampling.checkpoint.recorder import MemoryRecorder
+from gmm_bayes.inference.sampling.plan import Plan
+from gmm_bayes.inference.sampling.state import STATE_PREFIX, state_arrays
 
 __all__ = ["extend", "resume"]
 
@@ -277,7 +281,7 @@ def _refuse_without_state(fit: GMMFit) -> None:
 
 def _joined(old: GMMFit, new: GMMFit) -> GMMFit:
     """The draws of both, one after the other; all else is the newer's."""
-    groups = storage.groups(new.datatree)
+    groups = netcdf.groups(new.datatree)
     for name in (POSTERIOR, SAMPLE_STATS):
         first = old.datatree[name].to_dataset()
         joined = xr.concat([first, groups[name]], DRAW, data_vars="minimal", join="override")
@@ -289,4 +293,4 @@ def _joined(old: GMMFit, new: GMMFit) -> GMMFit:
         for name in {**old.timings, **new.timings}
     }
     attrs = {**new.datatree.attrs, "run": json.dumps(run), "timings": json.dumps(timings)}
-    return GMMFit(storage.build(groups, attrs))
+    return GMMFit(netcdf.build(groups, attrs))

@@ -13,21 +13,21 @@ import numpy as np
 from gmm_bayes._vocabulary import SAMPLER_STATE
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference import storage
 from gmm_bayes.inference.arguments import Arguments
-from gmm_bayes.inference.compilation import forget_programs, persistent_cache
-from gmm_bayes.inference.devices import double_precision
-from gmm_bayes.inference.draws import Draws, Problem
-from gmm_bayes.inference.initialization import em_start, match_to_prior, some_rows
-from gmm_bayes.inference.labelling import label_draws
-from gmm_bayes.inference.memory import MemoryPlan
-from gmm_bayes.inference.placement import Placement, agree
+from gmm_bayes.inference.em.starts import em_start, match_to_prior, some_rows
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, space
-from gmm_bayes.inference.progress import wanted
-from gmm_bayes.inference.recording import Recorder
-from gmm_bayes.inference.result import GMMFit
-from gmm_bayes.inference.sampler_state import state_group
-from gmm_bayes.inference.samplers import Sampler
+from gmm_bayes.inference.result import netcdf
+from gmm_bayes.inference.result.gmm_fit import GMMFit
+from gmm_bayes.inference.result.tree import label_draws
+from gmm_bayes.inference.rows.placement import Placement, agree
+from gmm_bayes.inference.sampling.checkpoint.recorder import Recorder
+from gmm_bayes.inference.sampling.problem import Draws, Problem
+from gmm_bayes.inference.sampling.registry import Sampler
+from gmm_bayes.inference.sampling.state import state_group
+from gmm_bayes.machine.compilation import forget_programs, persistent_cache
+from gmm_bayes.machine.devices import double_precision
+from gmm_bayes.machine.memory import MemoryPlan
+from gmm_bayes.machine.progress import wanted
 from gmm_bayes.model.priors import PriorArrays
 
 __all__ = ["attributes", "device_name", "integer_seed", "plan_memory_of", "run", "seeds"]
@@ -126,8 +126,8 @@ def attributes(
     """What the run was, as strings and integers."""
     packages = ("gmm_bayes", "jax", "jaxlib", "numpyro", "numpy", "scikit-learn")
     return {
-        "format": storage.FORMAT,
-        "format_version": storage.FORMAT_VERSION,
+        "format": netcdf.FORMAT,
+        "format_version": netcdf.FORMAT_VERSION,
         **spec._asdict(),
         "sampler": json.dumps({"kind": type(sampler).__name__, **dataclasses.asdict(sampler)}),
         "run": json.dumps(draws.facts),

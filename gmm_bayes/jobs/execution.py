@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmm_bayes.errors import InferenceError, LabelSwitchingError
-from gmm_bayes.inference.checkpoint_files import holds_run
-from gmm_bayes.inference.progress import listening
-from gmm_bayes.inference.storage import replace_file
+from gmm_bayes.files.replace import replace_file
+from gmm_bayes.inference.sampling.checkpoint.files import holds_run
 from gmm_bayes.jobs import processes
 from gmm_bayes.jobs.journal import COMPLETE, journal
 from gmm_bayes.jobs.output import (
@@ -24,11 +23,12 @@ from gmm_bayes.jobs.output import (
 )
 from gmm_bayes.jobs.preparation import Job
 from gmm_bayes.jobs.resumption import begin_checkpoint, chains_directory, remove_checkpoint
+from gmm_bayes.machine.progress import listening
 from gmm_bayes.model.priors import Priors, default_priors
 
 if TYPE_CHECKING:
-    from gmm_bayes.inference.diagnostics import Diagnosis
-    from gmm_bayes.inference.result import GMMFit
+    from gmm_bayes.inference.result.gmm_fit import GMMFit
+    from gmm_bayes.inference.verdict.diagnosis import Diagnosis
 
 __all__ = ["Outcome", "execute"]
 
@@ -85,7 +85,7 @@ def execute(job: Job) -> Outcome | None:
     OutputError, OSError
         If the results cannot be written. What was written before is whole.
     """
-    from gmm_bayes.inference.diagnostics import diagnose
+    from gmm_bayes.inference.verdict.diagnosis import diagnose
     from gmm_bayes.jobs import report
 
     if not processes.first():
@@ -150,9 +150,9 @@ def _priors(job: Job) -> Priors | None:
 
 
 def _sample(job: Job) -> "GMMFit":
-    from gmm_bayes.inference import continuation, runner
-    from gmm_bayes.inference.chees import ChEES
-    from gmm_bayes.inference.samplers import NUTS
+    from gmm_bayes.inference import continuation, fit
+    from gmm_bayes.inference.sampling.chees import ChEES
+    from gmm_bayes.inference.sampling.nuts import NUTS
 
     config, chains = job.config, chains_directory(job.directory)
     kind = {"nuts": NUTS, "chees": ChEES}[config.sampler.kind]
@@ -175,12 +175,12 @@ def _sample(job: Job) -> "GMMFit":
     if job.resumes and holds_run(chains):
         return continuation.resume(chains, job.rows, n_components=k, **arguments, **how)
     where = chains if config.runtime.checkpoint and config.sampler.kind == "nuts" else None
-    return runner.fit(job.rows, k, priors=_priors(job), checkpoint=where, **arguments, **how)
+    return fit.fit(job.rows, k, priors=_priors(job), checkpoint=where, **arguments, **how)
 
 
 def _mesh(job: Job) -> Any:
     """The devices over which the job is spread; of several processes, all if nothing is said."""
-    from gmm_bayes.inference.devices import make_mesh
+    from gmm_bayes.machine.devices import make_mesh
 
     runtime = job.config.runtime
     alone = 1 if processes.count() == 1 else None

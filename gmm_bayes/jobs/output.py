@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from gmm_bayes.errors import OutputError
-from gmm_bayes.inference.locks import LOCK_FILE, is_locked, locked
+from gmm_bayes.files.locks import LOCK_FILE, is_locked, locked
 from gmm_bayes.jobs.journal import LOG_FILE, PROGRESS_FILE
 
 __all__ = [

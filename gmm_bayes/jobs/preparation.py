@@ -16,7 +16,7 @@ from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.datasets import LOADERS, Simulated
 from gmm_bayes.errors import ConfigError, DataError, MissingDependencyError, TableError
 from gmm_bayes.jobs import processes
-from gmm_bayes.jobs.config import JobConfig, to_toml
+from gmm_bayes.jobs.job_file.config import JobConfig, to_toml
 from gmm_bayes.jobs.output import check_directory
 from gmm_bayes.jobs.table_files import read_table, select_columns
 from gmm_bayes.model.priors import Priors
@@ -114,7 +114,7 @@ def prepare(
     with _data_errors():
         cautions = tuple(check_fit_size(table, k, n_parameters))
     if config.runtime.device.startswith("gpu"):
-        from gmm_bayes.inference import devices
+        from gmm_bayes.machine import devices
 
         devices.find_device(config.runtime.device)
     directory = out if out is not None else Path(config.output.directory)
@@ -158,7 +158,7 @@ def read_data(config: JobConfig) -> tuple[Any, Table, Any]:
     with _data_errors():
         rows = _read(config)
         if isinstance(rows, RowFile):
-            from gmm_bayes.inference.survey import survey
+            from gmm_bayes.inference.rows.survey import survey
 
             seen = survey(rows, config.runtime.seed, shared=processes.count() > 1)
             return rows, seen.checked, seen.sample.values

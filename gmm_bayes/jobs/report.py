@@ -16,8 +16,8 @@ from gmm_bayes.jobs.output import REPORT_FILE
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gmm_bayes.inference.diagnostics import Diagnosis
-    from gmm_bayes.inference.result import GMMFit
+    from gmm_bayes.inference.result.gmm_fit import GMMFit
+    from gmm_bayes.inference.verdict.diagnosis import Diagnosis
     from gmm_bayes.jobs.execution import Outcome
     from gmm_bayes.jobs.preparation import Job
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gmm_bayes.errors import FileFormatError
-from gmm_bayes.inference.locks import is_locked
-from gmm_bayes.inference.storage import replace_file
-from gmm_bayes.jobs.config import load_config
+from gmm_bayes.files.locks import is_locked
+from gmm_bayes.files.replace import replace_file
+from gmm_bayes.jobs.job_file.config import load_config
 from gmm_bayes.jobs.journal import COMPLETE, last_report
 from gmm_bayes.jobs.output import CHECKPOINT, POSTERIOR_FILE, REPORT_FILE
 from gmm_bayes.jobs.preparation import Job, prepare

@@ -118,7 +118,7 @@ def _termination_as_an_exception() -> Iterator[None]:
 
 def _save_soon(*_: Any) -> None:
     """SIGUSR1 came: whatever runs saves its state."""
-    checkpoint = sys.modules.get("gmm_bayes.inference.checkpoint")
+    checkpoint = sys.modules.get("gmm_bayes.inference.sampling.checkpoint.disk")
     if checkpoint is not None:
         checkpoint.save_soon()
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 from gmm_bayes._validation import check_integer, check_probability
-from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.plots.axes import add_legend, check_axes, key, name_density, open_axes, rows_note
 from gmm_bayes.plots.density import DENSITY, density_curve, density_mesh, draw_band
 from gmm_bayes.plots.selection import PANEL, check_features, choose, extents, generator

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from gmm_bayes._validation import check_choice
-from gmm_bayes.checking.calibration_verdict import Calibration
-from gmm_bayes.checking.uniformity import Band, counts_below
+from gmm_bayes.checking.calibration.uniformity import Band, counts_below
+from gmm_bayes.checking.calibration.verdict import Calibration
 from gmm_bayes.plots.axes import key
 from gmm_bayes.plots.style import COLOURS, DATA_COLOUR
 

@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 
 from gmm_bayes._validation import check_integer, check_probability
 from gmm_bayes._vocabulary import CHAIN, DRAW
-from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.plots.axes import (
     add_legend,
     check_axes,

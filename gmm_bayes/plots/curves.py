@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from gmm_bayes.core import mixture
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.plots.axes import key, name_density
 from gmm_bayes.plots.selection import extents, line_grid
 from gmm_bayes.plots.style import component_style

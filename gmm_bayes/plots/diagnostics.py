@@ -17,9 +17,9 @@ from matplotlib.ticker import (
 from scipy.stats import rankdata
 
 from gmm_bayes._vocabulary import CHAIN, DRAW
-from gmm_bayes.inference.diagnostics import THRESHOLDS, Diagnosis, diagnose
-from gmm_bayes.inference.label_free import label_free_quantities
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
+from gmm_bayes.inference.verdict.diagnosis import THRESHOLDS, Diagnosis, diagnose
+from gmm_bayes.inference.verdict.label_free import label_free_quantities
 from gmm_bayes.plots.axes import key
 from gmm_bayes.plots.style import DATA_COLOUR, UNSURE_COLOUR, component_style
 

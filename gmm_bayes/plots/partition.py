@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from gmm_bayes._validation import check_integer
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
 from gmm_bayes.plots.axes import add_legend, check_axes, key, open_axes, rows_note
 from gmm_bayes.plots.selection import PANEL, check_features, choose, extents, generator
 from gmm_bayes.plots.style import DENSITY_MAP, component_style
-from gmm_bayes.posterior.coassignment import coassignment
 from gmm_bayes.posterior.marginals import marginal
-from gmm_bayes.posterior.partition import Partition
-from gmm_bayes.posterior.partition import partition as best_partition
+from gmm_bayes.posterior.partitions.coassignment import coassignment
+from gmm_bayes.posterior.partitions.partition import Partition
+from gmm_bayes.posterior.partitions.partition import partition as best_partition
 
 __all__ = ["plot_coassignment", "plot_partition"]
 

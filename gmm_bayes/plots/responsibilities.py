@@ -8,7 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from gmm_bayes._validation import check_integer
-from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.plots.axes import add_legend, check_axes, key, open_axes, rows_note
 from gmm_bayes.plots.selection import PANEL, check_features, choose, extents, generator
 from gmm_bayes.plots.style import component_style

@@ -6,7 +6,7 @@ import numpy as np
 
 from gmm_bayes._validation import check_seed
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.posterior import marginals
 
 __all__ = [

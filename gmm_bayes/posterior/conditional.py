@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 
 from gmm_bayes._validation import check_choice, check_finite, check_near, warn_data
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
 from gmm_bayes.posterior.conditional_mixture import ConditionalMixture
 from gmm_bayes.posterior.marginals import kept_triangle
 

@@ -19,8 +19,8 @@ from gmm_bayes._validation import (
 from gmm_bayes._vocabulary import FEATURE, OBS
 from gmm_bayes.core.likelihood import component_log_density, log_sum_exp
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference import row_blocks
-from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.result.gmm_fit import GMMFit
+from gmm_bayes.machine import row_blocks
 from gmm_bayes.posterior.streaming import each_draw, log_mean_over_draws
 
 __all__ = ["ConditionalMixture"]

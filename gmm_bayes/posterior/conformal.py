@@ -7,7 +7,7 @@ import xarray as xr
 
 from gmm_bayes._validation import Table, check_columns, check_data, check_near, warn_data
 from gmm_bayes._vocabulary import OBS
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
 from gmm_bayes.posterior.strangers import anomaly_scores
 
 __all__ = ["conformal_p_values"]

@@ -10,8 +10,8 @@ from gmm_bayes._validation import check_integer, check_probability, check_seed
 from gmm_bayes._vocabulary import CHAIN, DRAW, FEATURE, OBS
 from gmm_bayes.core import mixture
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.devices import double_precision
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
+from gmm_bayes.machine.devices import double_precision
 from gmm_bayes.posterior.streaming import (
     announce,
     each_draw,

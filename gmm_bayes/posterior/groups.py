@@ -21,10 +21,10 @@ from gmm_bayes._vocabulary import (
     PRIOR_PREDICTIVE,
 )
 from gmm_bayes.core import mixture
-from gmm_bayes.inference.devices import double_precision
-from gmm_bayes.inference.labelling import label_sites
 from gmm_bayes.inference.potential import ModelSpec, sample_prior
-from gmm_bayes.inference.result import GMMFit, check_fit, refuse_marginal
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit, refuse_marginal
+from gmm_bayes.inference.result.tree import label_sites
+from gmm_bayes.machine.devices import double_precision
 from gmm_bayes.posterior.density import log_likelihood
 from gmm_bayes.posterior.streaming import announce
 

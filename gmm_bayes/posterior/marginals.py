@@ -19,8 +19,8 @@ from gmm_bayes._vocabulary import (
     POSTERIOR,
     SAMPLE_STATS,
 )
-from gmm_bayes.inference.labelling import label_sites, site_dims
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
+from gmm_bayes.inference.result.tree import label_sites, site_dims
 
 __all__ = ["check_features", "kept_triangle", "marginal"]
 

@@ -9,7 +9,7 @@ from gmm_bayes._validation import check_choice, check_probability
 from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, OBS
 from gmm_bayes.core import mixture
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.result import GMMFit
+from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.posterior.strangers import Reject, rejected
 from gmm_bayes.posterior.streaming import (
     announce,

@@ -13,7 +13,7 @@ from gmm_bayes._validation import check_finite, check_probability
 from gmm_bayes._vocabulary import OBS
 from gmm_bayes.core.likelihood import log_sum_exp
 from gmm_bayes.core.mixture import MixtureParameters, scores
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
 from gmm_bayes.posterior.density import log_predictive_density
 from gmm_bayes.posterior.streaming import map_rows, refuse_switched, row_coords, rows_of
 

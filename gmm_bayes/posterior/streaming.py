@@ -17,9 +17,9 @@ from gmm_bayes._validation import check_columns, check_data, check_near
 from gmm_bayes._vocabulary import OBS
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import LabelSwitchingError, LargeArrayWarning
-from gmm_bayes.inference import row_blocks
-from gmm_bayes.inference.measures import labels_switched
-from gmm_bayes.inference.result import GMMFit, check_fit
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
+from gmm_bayes.inference.verdict.measures import labels_switched
+from gmm_bayes.machine import row_blocks
 
 __all__ = [
     "announce",

@@ -13,7 +13,8 @@ from gmm_bayes.checking import prediction
 from gmm_bayes.checking.candidates import Candidate, Scores, comparison
 from gmm_bayes.checking.comparison import _seed
 from gmm_bayes.checking.prediction import folds, leave_one_out
-from gmm_bayes.inference import arviz_bridge, row_blocks
+from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.machine import row_blocks
 
 EM_CRITERIA = ("aic", "bic", "icl", "cv")
 

@@ -19,8 +19,8 @@ from gmm_bayes.checking.bridge import Bridge
 from gmm_bayes.checking.evidence import log_evidence
 from gmm_bayes.checking.renumbered import renumber
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
-from gmm_bayes.inference.devices import double_precision
-from gmm_bayes.inference.standardization import Standardization
+from gmm_bayes.inference.rows.standardization import Standardization
+from gmm_bayes.machine.devices import double_precision
 
 LONG = gb.NUTS(num_warmup=500, num_samples=2000, target_accept_prob=0.95)
 

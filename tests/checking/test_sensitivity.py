@@ -7,8 +7,9 @@ from made_up import COVARIANCE_STRUCTURES, as_fit, far_apart, made_up_fit, shuff
 from scipy import stats
 
 import gmm_bayes as gb
-from gmm_bayes.inference import arviz_bridge, diagnostics
-from gmm_bayes.inference.log_priors import log_priors
+from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.inference.verdict import diagnosis as diagnostics
+from gmm_bayes.inference.verdict.log_priors import log_priors
 
 SAMPLER = gb.NUTS(num_warmup=500, num_samples=1000)
 NOTE = "power-scaling sensitivity"
@@ -234,7 +235,7 @@ def test_parameters_are_left_out_where_labels_switched():
 def test_a_small_component_is_judged_by_what_is_known_of_it(monkeypatch):
     """Fewer than two rows a feature: the parameters are not looked at."""
     fit = with_an_empty_component()
-    monkeypatch.setattr("gmm_bayes.inference.sensitivity._ROWS_PER_FEATURE", 0)
+    monkeypatch.setattr("gmm_bayes.inference.verdict.power_scaling._ROWS_PER_FEATURE", 0)
     assert diagnostics._leaning(fit, switched=False).highest > 0.05
 
 

@@ -11,8 +11,8 @@ import gmm_bayes as gb
 from gmm_bayes.core import mixture
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.inference import potential as pot
-from gmm_bayes.inference.laplace import value_and_gradient
 from gmm_bayes.inference.potential import Data, ModelSpec
+from gmm_bayes.inference.sampling.mode import value_and_gradient
 
 pytestmark = pytest.mark.usefixtures("double")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gmm_bayes as gb
-from gmm_bayes.model.priors import kmeans_centers
+from gmm_bayes.model.centres import kmeans_centers
 
 
 def test_fixed_is_the_textbook_recipe():

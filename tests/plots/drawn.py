@@ -25,7 +25,7 @@ from gmm_bayes._vocabulary import (
     WEIGHTS,
 )
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
-from gmm_bayes.inference.labelling import label_sites
+from gmm_bayes.inference.result.tree import label_sites
 
 SMALL = {"num_warmup": 150, "num_samples": 60, "num_chains": 2}
 

@@ -9,7 +9,7 @@ from made_up import made_up_fit, shuffled
 from matplotlib.colors import to_hex
 
 import gmm_bayes as gb
-from gmm_bayes.inference.label_free import label_free_quantities
+from gmm_bayes.inference.verdict.label_free import label_free_quantities
 from gmm_bayes.plots.diagnostics import _BAD
 from gmm_bayes.plots.style import COLOURS, DATA_COLOUR
 

@@ -6,7 +6,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
 
 import gmm_bayes as gb
-from gmm_bayes.inference import row_blocks
+from gmm_bayes.machine import row_blocks
 from gmm_bayes.posterior import streaming
 
 

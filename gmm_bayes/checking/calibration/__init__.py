@@ -1,0 +1,1 @@
+"""Is the machine right? Truths ranked among the draws of their posteriors."""

@@ -1,0 +1,217 @@
+"""How the chains of many data sets begin: the rules of `sampling.starts`, a block of sets at a time."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gmm_bayes._vocabulary import Preconditioning
+from gmm_bayes.errors import InferenceError
+from gmm_bayes.inference.batch.programs import gradients_at, modes_and_curvatures
+from gmm_bayes.inference.em.starts import jitter
+from gmm_bayes.inference.potential import Data, ModelSpec, mixture_at, site_values, space
+from gmm_bayes.inference.sampling.coordinates import AffineMap
+from gmm_bayes.inference.sampling.mode import inverse_factor
+from gmm_bayes.inference.sampling.starts import ATTEMPTS, LARGEST_DEPARTURE, PROBES
+from gmm_bayes.machine.threads import run_in_threads
+
+__all__ = ["Plans", "blocks_of", "plan_many", "plan_plainly"]
+
+Rngs = Sequence[Sequence[np.random.Generator]]
+
+
+class Plans(NamedTuple):
+    """Where the chains of many sets begin, and in which coordinates.
+
+    Attributes
+    ----------
+    affine : AffineMap
+        With a leading axis of n_sets.
+    starts : ndarray, shape (n_sets, num_chains, dimension)
+        In the coordinates of the maps.
+    facts : dict of ndarray, shape (n_sets,)
+        `adapted`, `departure_from_normal`, `mode_gradients`.
+    """
+
+    affine: AffineMap
+    starts: np.ndarray
+    facts: dict[str, np.ndarray]
+
+
+def plan_many(
+    data: Data,
+    z: np.ndarray,
+    spec: ModelSpec,
+    rngs: Rngs,
+    preconditioning: Preconditioning,
+    size: int,
+    device: jax.Device,
+    largest_departure: float = LARGEST_DEPARTURE,
+) -> Plans:
+    """Find the coordinates and the starts of every set, in blocks of `size` sets.
+
+    Parameters
+    ----------
+    data : Data
+        With a leading axis of n_sets.
+    z : ndarray, shape (n_sets, dimension)
+        Where the searches for the modes begin.
+    spec : ModelSpec
+    rngs : sequence of sequences of numpy.random.Generator
+        One for each chain of each set.
+    preconditioning : {"auto", "laplace", "none"}
+    size : int
+    device : jax.Device
+    largest_departure : float
+        From a normal distribution, with which "auto" takes the coordinates of the curvature.
+
+    Raises
+    ------
+    InferenceError
+        If no finite start of a set is found; the message names its number.
+    """
+    n_sets, dimension = z.shape
+    shape = (n_sets, len(rngs[0]), dimension)
+    identity = np.broadcast_to(np.eye(dimension), (n_sets, dimension, dimension))
+    plans = Plans(
+        AffineMap(np.zeros_like(z), identity.copy()),
+        np.empty(shape),
+        {
+            "adapted": np.zeros(n_sets, bool),
+            "departure_from_normal": np.full(n_sets, np.nan),
+            "mode_gradients": np.zeros(n_sets, int),
+        },
+    )
+
+    def plan(sets: np.ndarray, stop: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        block = _Block(sets, size, data, spec, rngs, plans)
+        if preconditioning != "none":
+            forced = preconditioning == "laplace"
+            block.approximate(z, np.inf if forced else largest_departure)
+        block.start_plainly(z)
+
+    jobs: list[Callable[..., None]] = [partial(plan, s) for s in blocks_of(n_sets, size)]
+    # One at a time: two such programs at once, each with batches of eigenvalue problems, were seen
+    # to wait for each other for ever on two cores. It is little beside the sampling.
+    run_in_threads(jobs, 1, device)
+    return plans
+
+
+def plan_plainly(
+    plans: Plans,
+    sets: np.ndarray,
+    data: Data,
+    z: np.ndarray,
+    spec: ModelSpec,
+    rngs: Rngs,
+    size: int,
+) -> None:
+    """Plan some of the sets anew, in the model's own coordinates, and write it into the plans."""
+    plans.facts["adapted"][sets] = False
+    plans.affine.loc[sets], plans.affine.factor[sets] = 0, np.eye(z.shape[1])
+    for some in blocks_of(len(sets), size):
+        _Block(sets[some], size, data, spec, rngs, plans).start_plainly(z)
+
+
+def blocks_of(n_sets: int, size: int) -> list[np.ndarray]:
+    """Numbers of the sets of each block; the last may be smaller."""
+    return [np.arange(first, min(first + size, n_sets)) for first in range(0, n_sets, size)]
+
+
+class _Block(NamedTuple):
+    """Some sets, and the record in which their plans are written."""
+
+    sets: np.ndarray
+    size: int
+    data: Data
+    spec: ModelSpec
+    rngs: Rngs
+    plans: Plans
+
+    def approximate(self, z: np.ndarray, largest_departure: float) -> None:
+        """Put those sets that are close to normal into the coordinates of their curvature."""
+        facts, affine = self.plans.facts, self.plans.affine
+        found = modes_and_curvatures(self._fill(z), self._fill(self.data), spec=self.spec)
+        modes, hessians, n_gradients = (np.asarray(a)[: len(self.sets)] for a in found)
+        facts["mode_gradients"][self.sets] = n_gradients
+        factored = [inverse_factor(hessian) for hessian in hessians]
+        for i, mode, factor in zip(self.sets, modes, factored, strict=True):
+            if factor is not None:
+                affine.loc[i], affine.factor[i] = mode, factor[0]
+        # Of those without a curvature too: a generator's draws are in their order.
+        probes = self._per_set(lambda i: self.rngs[i][0].standard_normal((PROBES, z.shape[1])))
+        _, gradients = self._at(probes)
+        white = gradients @ affine.factor[self.sets] - probes
+        departure = np.sqrt(np.mean(white**2, axis=-1)).max(axis=1)
+        departure[[factor is None for factor in factored]] = np.nan
+        facts["departure_from_normal"][self.sets] = departure
+        hopeful = departure < largest_departure
+        for _ in range(ATTEMPTS):
+            left = hopeful & ~facts["adapted"][self.sets]
+            if not left.any():
+                break
+            starts = self._per_chain(left, lambda i, rng: rng.standard_normal(z.shape[1]))
+            self._take(left, starts, adapted=True)
+        for i in self.sets[~facts["adapted"][self.sets]]:
+            affine.loc[i], affine.factor[i] = 0, np.eye(z.shape[1])
+
+    def start_plainly(self, z: np.ndarray) -> None:
+        """Start the other sets near their mixtures, in the model's own coordinates."""
+        left = ~self.plans.facts["adapted"][self.sets]
+        for _ in range(ATTEMPTS):
+            if not left.any():
+                return
+            starts = self._per_chain(left, lambda i, rng: self._near(z[i], i, rng))
+            left &= ~self._take(left, starts, adapted=False)
+        if left.any():
+            raise InferenceError(
+                f"the log density of set {self.sets[left][0]} is not finite at {ATTEMPTS} sets of "
+                "starting points near the EM solution: check the priors against the units of the "
+                "data"
+            )
+
+    def _take(self, left: np.ndarray, starts: np.ndarray, *, adapted: bool) -> np.ndarray:
+        """Keep the starts of those sets at all of whose starts the density is finite."""
+        values, gradients = self._at(starts)
+        finite = np.isfinite(values).all(axis=1) & np.isfinite(gradients).all(axis=(1, 2))
+        good = left & finite
+        self.plans.starts[self.sets[good]] = starts[good]
+        self.plans.facts["adapted"][self.sets[good]] = adapted
+        return good
+
+    def _near(self, z: np.ndarray, i: int, rng: np.random.Generator) -> np.ndarray:
+        n_features = self.data.n_features
+        n_obs = round(float(self.data.rows.weights[i].sum()))
+        moved = jitter(mixture_at(z, self.spec, n_features), self.spec, n_obs, rng)
+        return space(self.spec, n_features).vector(site_values(moved, self.spec))
+
+    def _at(self, eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The potential and its gradient at points in the coordinates of each set."""
+        n_points = eta.shape[1]
+        # One program for probes and starts.
+        filled = np.zeros((self.size, max(PROBES, n_points), eta.shape[2]))
+        filled[: len(eta), :n_points] = eta
+        affine = self._fill(self.plans.affine)
+        found = gradients_at(filled, affine, self._fill(self.data), spec=self.spec)
+        values, gradients = (np.asarray(a)[: len(eta), :n_points] for a in found)
+        return values, gradients
+
+    def _fill(self, arrays: Any) -> Any:
+        """The sets' arrays, with copies of the last set where the block is not full."""
+        places = np.minimum(np.arange(self.size), len(self.sets) - 1)
+        return jax.tree.map(lambda a: np.asarray(a)[self.sets[places]], arrays)
+
+    def _per_set(self, draw: Callable[[int], np.ndarray]) -> np.ndarray:
+        return np.stack([draw(i) for i in self.sets])
+
+    def _per_chain(self, left: np.ndarray, draw: Callable[..., np.ndarray]) -> np.ndarray:
+        """Starts (n, num_chains, dimension); where none are needed, none are drawn."""
+        starts = np.zeros((len(self.sets), *self.plans.starts.shape[1:]))
+        for place in np.flatnonzero(left):
+            i = self.sets[place]
+            starts[place] = [draw(i, rng) for rng in self.rngs[i]]
+        return starts

@@ -1,0 +1,1 @@
+"""Maximum likelihood, and where everything begins."""

@@ -1,0 +1,300 @@
+"""Where chains begin: an EM solution, its components matched to the prior, jittered per chain."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
+
+from gmm_bayes._validation import check_choice, check_finite
+from gmm_bayes._vocabulary import INIT_METHODS, InitMethod
+from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
+from gmm_bayes.core.likelihood import RowBlocks, block_rows
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.em.steps import (
+    ROWS_PER_BLOCK,
+    VARIANCE_FLOOR,
+    Solutions,
+    hard_moments,
+    is_singular,
+    maximise,
+    ranking,
+    soft_moments,
+)
+from gmm_bayes.inference.potential import ModelSpec
+from gmm_bayes.model.centres import few_threads, kmeans_centers
+from gmm_bayes.model.priors import PriorArrays
+
+__all__ = [
+    "check_init",
+    "check_start",
+    "em_start",
+    "em_starts",
+    "first_moments",
+    "jitter",
+    "match_to_prior",
+    "nearest_centres",
+    "some_rows",
+    "start_methods",
+]
+
+logger = logging.getLogger(__name__)
+
+# Enough to compare starts, and for the search for the mode to go on from: nats a row.
+_TOLERANCE = 1e-5
+_MAX_ITERATIONS = 300
+# Data sets whose EM runs in one program: all wait for the slowest.
+_SETS_TOGETHER = 64
+# Starts are tried on so many rows, drawn at random: the best of them is followed on all rows by the
+# search for the mode, or by the chains themselves.
+_MANY_ROWS = 20_000
+
+
+def some_rows(n_obs: int, seed: int) -> slice | np.ndarray:
+    """Positions of rows that are enough to compare starts on: all of them, or a random 20,000."""
+    if n_obs <= _MANY_ROWS:
+        return slice(None)
+    return np.random.default_rng(seed).choice(n_obs, _MANY_ROWS, replace=False)
+
+
+def em_start(
+    X: np.ndarray, spec: ModelSpec, *, init: InitMethod, n_init: int, seed: int
+) -> MixtureParameters:
+    """Best regular solution of EM over several starts.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n_obs, n_features)
+        Rows in standard units.
+    spec : ModelSpec
+    init : {"kmeans", "k-means++", "random", "random_from_data"}
+        scikit-learn's name for the kind of start.
+    n_init : int
+        Number of starts.
+    seed : int
+
+    Returns
+    -------
+    MixtureParameters
+        A solution with a component on the variance floor is taken only if there is no other.
+    """
+    methods = start_methods(init, n_init)
+    moments = first_moments(X, spec.n_components, methods, seed)
+    tolerance = _TOLERANCE * len(X)
+    rows = block_rows(X, rows_per_block=ROWS_PER_BLOCK)
+    with few_threads(X):
+        found = maximise(
+            *jax.device_put((moments, rows, tolerance, VARIANCE_FLOOR)),
+            spec=spec,
+            max_iter=_MAX_ITERATIONS,
+        )
+        best = ranking(found, VARIANCE_FLOOR)[0]
+    logger.debug("EM from %s: %s", methods, found.log_likelihood)
+    if is_singular(found, VARIANCE_FLOOR)[best]:
+        logger.info("every EM solution has a component on the variance floor")
+    return MixtureParameters(*(np.asarray(a)[best] for a in found.mixture))
+
+
+def em_starts(
+    X: Sequence[np.ndarray],
+    rows: RowBlocks,
+    spec: ModelSpec,
+    *,
+    init: InitMethod,
+    n_init: int,
+    seeds: Sequence[int],
+) -> list[MixtureParameters]:
+    """Best regular solution of EM over several starts, for each of many data sets at once.
+
+    Parameters
+    ----------
+    X : sequence of ndarray, shape (n_obs, n_features)
+        Rows of each set in standard units.
+    rows : RowBlocks
+        The same, with a leading axis of sets and filled to equal lengths.
+    spec, init, n_init
+        As for `em_start`.
+    seeds : sequence of int
+    """
+    methods, k = start_methods(init, n_init), spec.n_components
+    moments = np.stack([first_moments(x, k, methods, s) for x, s in zip(X, seeds, strict=True)])
+    tolerance = np.array([_TOLERANCE * len(x) for x in X])
+    found: list[MixtureParameters] = []
+    for first in range(0, len(X), _SETS_TOGETHER):
+        # The last ones are taken with some of those before, so that one program serves.
+        begin = max(0, min(first, len(X) - _SETS_TOGETHER))
+        some = slice(begin, begin + _SETS_TOGETHER)
+        block = jax.tree.map(lambda a, s=some: a[s], (moments, rows, tolerance))
+        solutions = jax.tree.map(np.asarray, _maximise_many(*block, spec=spec))
+        for i in range(first - begin, len(block[2])):
+            own = jax.tree.map(lambda a, i=i: a[i], solutions)
+            best = ranking(own, VARIANCE_FLOOR)[0]
+            found.append(MixtureParameters(*(a[best] for a in own.mixture)))
+    return found
+
+
+@partial(jax.jit, static_argnames="spec")
+def _maximise_many(
+    moments: jax.Array, rows: RowBlocks, tolerance: jax.Array, *, spec: ModelSpec
+) -> Solutions:
+    one = partial(maximise, floor=VARIANCE_FLOOR, spec=spec, max_iter=_MAX_ITERATIONS)
+    return jax.vmap(lambda m, r, t: one(m, r, t))(moments, rows, tolerance)
+
+
+def start_methods(init: InitMethod, n_init: int) -> list[InitMethod]:
+    """Kinds of start: every other one begins at rows, because k-means misleads on elongated groups.
+
+    Those who ask for starts at random get nothing else.
+    """
+    second = init if init == "random" else "random_from_data"
+    return [init if start % 2 == 0 else second for start in range(n_init)]
+
+
+def first_moments(
+    X: np.ndarray,
+    n_components: int,
+    methods: Sequence[str],
+    seed: int,
+    row_weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """Moments (S, K, D + 1, D + 1) of the groups of rows that EM begins with, one for a method."""
+    seeds = np.random.SeedSequence(seed).generate_state(len(methods))
+    return np.stack(
+        [
+            _first_moments(X, n_components, method, int(start_seed), row_weights)
+            for method, start_seed in zip(methods, seeds, strict=True)
+        ]
+    )
+
+
+def _first_moments(
+    X: np.ndarray, n_components: int, method: str, seed: int, row_weights: np.ndarray | None
+) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    if method == "random":
+        shares = rng.dirichlet(np.ones(n_components), len(X))
+        return soft_moments(X, shares if row_weights is None else shares * row_weights[:, None])
+    if method == "kmeans":
+        centers = kmeans_centers(X, n_components, seed=seed, n_init=1, row_weights=row_weights)
+    elif method == "k-means++":
+        from sklearn.cluster import kmeans_plusplus
+
+        centers, _ = kmeans_plusplus(X, n_components, random_state=seed, sample_weight=row_weights)
+    else:
+        share = None if row_weights is None else row_weights / row_weights.sum()
+        centers = X[rng.choice(len(X), n_components, replace=False, p=share)]
+    # Far more rows than centres: a tree of the centres finds the nearest.
+    labels = cKDTree(centers).query(X)[1]
+    return hard_moments(X, labels, n_components, row_weights)
+
+
+def match_to_prior(start: MixtureParameters, prior: PriorArrays, n_obs: float) -> MixtureParameters:
+    """Number the components as is most probable under the prior, given their means.
+
+    EM numbers components as it likes; the prior centres say which is which. Of so many rows, a
+    component's mean is known up to its covariance divided by its own number of rows: the mean of a
+    wide one may lie beyond another's centre by chance, and says little.
+    """
+    counts = np.maximum(np.asarray(start.weights) * n_obs, np.finfo(float).eps)
+    error = np.asarray(start.covariances) / counts[:, None, None]
+    order = nearest_centres(np.asarray(start.means), prior, error)
+    return MixtureParameters(*(np.asarray(a)[order] for a in start))
+
+
+def nearest_centres(
+    means: np.ndarray, prior: PriorArrays, error: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Which of the means is for each of the prior's centres: a permutation, shape (K,).
+
+    Parameters
+    ----------
+    means : ndarray, shape (K, D)
+    prior : PriorArrays
+    error : ndarray, shape (K, D, D), optional
+        Covariance of the error of each mean. Its distances are then in units of that and of the
+        prior's covariance together: minus twice the log density of the mean that was found.
+    """
+    tril = np.asarray(prior.mean_scale_tril)
+    whiten = solve_triangular(tril, np.eye(len(tril)), lower=True)
+    white = (means[:, None, :] - np.asarray(prior.mean_loc)) @ whiten.T
+    covariance = np.eye(len(tril)) + whiten @ (error * np.ones_like(tril)) @ whiten.T
+    cost = np.sum(white * np.linalg.solve(covariance, white.swapaxes(1, 2)).swapaxes(1, 2), axis=2)
+    component, number = linear_sum_assignment(cost)
+    return component[np.argsort(number)]
+
+
+def jitter(
+    start: MixtureParameters, spec: ModelSpec, n_obs: int, rng: np.random.Generator
+) -> MixtureParameters:
+    """Move a start by about twice the posterior sd of each parameter.
+
+    Overdispersed starts are what makes R-hat worth reading; two sds of the parameter's own
+    uncertainty keep a chain in the mode that EM found, at every size of the data. It is the
+    sampling distribution of estimates from a quarter of the rows: normal means, Wishart
+    covariances.
+    """
+    structure = COVARIANCE_STRUCTURES[spec.covariance_type]
+    n_components, n_features = start.means.shape
+    quarter = np.maximum(start.weights * n_obs / 4, n_features + 1.0)
+    tril = np.asarray(start.scale_tril)
+    noise = rng.standard_normal(start.means.shape)
+    means = start.means + np.einsum("kde,ke->kd", tril, noise) / np.sqrt(quarter)[:, None]
+    weights = start.weights * np.exp(rng.standard_normal(n_components) / np.sqrt(quarter))
+    # Shared covariances are projected back onto their structure, which also averages the noise.
+    factor = np.stack([_wishart_factor(df, n_features, rng) for df in quarter])
+    moved = tril @ factor
+    dense = moved @ np.swapaxes(moved, -1, -2)
+    scales, correlation = structure.sites(dense)
+    return MixtureParameters(
+        weights / weights.sum(),
+        means,
+        structure.scale_tril(scales, correlation, n_components, n_features),
+    )
+
+
+def _wishart_factor(df: float, n_features: int, rng: np.random.Generator) -> np.ndarray:
+    """Cholesky factor of Wishart(df, I / df) by Bartlett's decomposition."""
+    factor = np.tril(rng.standard_normal((n_features, n_features)), -1)
+    factor[np.diag_indices(n_features)] = np.sqrt(rng.chisquare(df - np.arange(n_features)))
+    return factor / np.sqrt(df)
+
+
+def check_init(init: object) -> None:
+    """Raise unless `init` names a kind of start or is a mixture to start from."""
+    if not isinstance(init, MixtureParameters):
+        check_choice(init, "init", INIT_METHODS)
+
+
+def check_start(start: MixtureParameters, n_components: int, n_features: int) -> MixtureParameters:
+    """Return a start of the right shapes, its weights positive and its factors those of Cholesky.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not one.
+    """
+    k, d = n_components, n_features
+    shapes = {
+        "means": ("n_components, n_features", (k, d)),
+        "weights": ("n_components,", (k,)),
+        "scale_tril": ("n_components, n_features, n_features", (k, d, d)),
+    }
+    arrays = {name: check_finite(getattr(start, name), f"init.{name}") for name in shapes}
+    for name, (words, shape) in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(
+                f"init.{name} must have shape ({words}) = {shape}, got {arrays[name].shape}"
+            )
+    weights, tril = arrays["weights"], arrays["scale_tril"]
+    if not (weights > 0).all() or abs(weights.sum() - 1) > 1e-6:
+        raise ValueError(f"init.weights must be positive and sum to 1, got {weights}")
+    if (np.diagonal(tril, axis1=1, axis2=2) <= 0).any() or np.triu(tril, 1).any():
+        raise ValueError(
+            "init.scale_tril must be lower triangular with a positive diagonal; "
+            "MixtureParameters.from_covariances makes it"
+        )
+    return MixtureParameters(**arrays)

@@ -1,0 +1,366 @@
+"""GMMFit: a small record around one labelled tree, and its file."""
+
+import html
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from gmm_bayes._vocabulary import (
+    CHAIN,
+    COMPONENT,
+    CONSTANT_DATA,
+    CORRELATION_CHOLESKY,
+    DATA,
+    DRAW,
+    FEATURE,
+    MEANS,
+    NUMBERING,
+    OBSERVED_DATA,
+    POSTERIOR,
+    SAMPLE_STATS,
+    SAMPLER_STATE,
+    SCALES,
+    WEIGHTS,
+    CovarianceType,
+)
+from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.errors import FileFormatError
+from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.inference.result import netcdf
+from gmm_bayes.inference.sampling.registry import Sampler, restore_sampler
+from gmm_bayes.model.priors import Priors
+
+__all__ = ["GMMFit", "check_fit", "load", "refuse_marginal", "refuse_sample"]
+
+# Results of the first versions have it among the problems, in these words.
+_SWITCHED = "changed places"
+
+
+@dataclass(frozen=True, eq=False)
+class GMMFit:
+    """The posterior of a Gaussian mixture and everything that goes with it.
+
+    Parameters
+    ----------
+    datatree : xarray.DataTree
+        Groups `posterior`, `sample_stats`, `observed_data`, `constant_data` (the priors), and on
+        request `log_likelihood`, `prior`, `prior_predictive`, `posterior_predictive`; and
+        `sampler_state`, from which `extend` makes more draws. Dims chain, draw, component, feature,
+        feature2, obs; units are the user's. What the run was is in the root's attributes.
+    """
+
+    datatree: xr.DataTree
+
+    @cached_property
+    def idata(self) -> Any:
+        """The tree as the installed ArviZ takes it: InferenceData (0.x) or DataTree (1.x)."""
+        # ArviZ complains of a group that it does not know.
+        shown = {n: g for n, g in netcdf.groups(self.datatree).items() if n != SAMPLER_STATE}
+        return arviz_bridge.to_native(netcdf.build(shown, self.datatree.attrs))
+
+    @property
+    def posterior(self) -> xr.Dataset:
+        """The draws, as a dataset."""
+        return self.datatree[POSTERIOR].to_dataset()
+
+    @property
+    def sample_stats(self) -> xr.Dataset:
+        """What the sampler said of each draw."""
+        return self.datatree[SAMPLE_STATS].to_dataset()
+
+    @property
+    def X(self) -> xr.DataArray:
+        """The training rows, dims (obs, feature), float64, in the user's units.
+
+        Of a fit to a `RowFile`, a random sample of them; `obs` is their place in the file.
+        """
+        return self.datatree[OBSERVED_DATA].to_dataset()[DATA]
+
+    @property
+    def n_obs(self) -> int:
+        """Number of training rows, those that stayed in a file included."""
+        rows = self.run.get("rows")
+        return int(self.X.shape[0] if rows is None else rows["n_obs"])
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns."""
+        return int(self.X.shape[1])
+
+    @property
+    def n_components(self) -> int:
+        """Number of components."""
+        return int(self.datatree.attrs["n_components"])
+
+    @property
+    def covariance_type(self) -> CovarianceType:
+        """scikit-learn's name of the covariance structure."""
+        return self.datatree.attrs["covariance_type"]
+
+    @property
+    def structure(self) -> CovarianceStructure:
+        """The row of the table of covariance structures."""
+        return COVARIANCE_STRUCTURES[self.covariance_type]
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns, as given or x0, x1, ..."""
+        return tuple(str(name) for name in self.X.coords[FEATURE].values)
+
+    @cached_property
+    def priors(self) -> Priors:
+        """The priors of the fit with every shape filled in, in the user's units."""
+        refuse_marginal(self, "has no priors; see those of the whole fit")
+        constants = self.datatree[CONSTANT_DATA].to_dataset()
+        return Priors(**{str(name): value.values for name, value in constants.items()})
+
+    @property
+    def sampler(self) -> Sampler:
+        """The settings of the sampler."""
+        return restore_sampler(self._json("sampler"))
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """How the run went: `preconditioning` and why, `n_gradients`, `pareto_k`, ..."""
+        return self._json("run") if "run" in self.datatree.attrs else {}
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds spent to initialise, to wait for the compiler after that, and to sample."""
+        return self._json("timings")
+
+    @property
+    def seed(self) -> list[int]:
+        """The words of the seed."""
+        return self._json("seed")
+
+    @property
+    def device(self) -> str:
+        """The device that sampled."""
+        return str(self.datatree.attrs["device"])
+
+    @property
+    def chain_method(self) -> str:
+        """How the chains were run."""
+        return str(self.run.get("chain_method", self.datatree.attrs.get("chain_method", "")))
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of this package and of what the draws depend on."""
+        return self._json("versions")
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why the chains should not be believed, as found when they ended; empty if they may be."""
+        return tuple(p for p in self._json("problems") if _SWITCHED not in p)
+
+    @property
+    def switched(self) -> bool:
+        """Whether components changed places between draws, as found when `problems` were."""
+        if "switched" in self.datatree.attrs:
+            return bool(self._json("switched"))
+        return any(_SWITCHED in problem for problem in self._json("problems"))
+
+    @property
+    def alignment(self) -> dict[str, Any] | None:
+        """How the components were aligned, as `align_labels` documents it; None if they were not.
+
+        Keys `method`, `unambiguous`, `indistinct`, `empty`, `moved_within`, `moved_between`.
+        """
+        return self._json("alignment") if "alignment" in self.datatree.attrs else None
+
+    @property
+    def stacking(self) -> dict[str, Any] | None:
+        """The `weights` of the chains, where draws were resampled by `stack_chains`; else None."""
+        return self._json("stacking") if "stacking" in self.datatree.attrs else None
+
+    def parameters(self) -> MixtureParameters:
+        """Return all draws, chains joined, as numpy arrays in the user's units.
+
+        Returns
+        -------
+        MixtureParameters
+            Shapes (S, K), (S, K, D) and (S, K, D, D) with S = num_chains * num_samples.
+        """
+        flat = {
+            str(name): value.values.reshape(-1, *value.shape[2:])
+            for name, value in self.posterior.items()
+        }
+        tril = self.structure.scale_tril(
+            flat[SCALES], flat.get(CORRELATION_CHOLESKY), self.n_components, self.n_features
+        )
+        return MixtureParameters(flat[WEIGHTS], flat[MEANS], tril)
+
+    def with_group(self, name: str, dataset: xr.Dataset) -> "GMMFit":
+        """Return the same fit with one more group in its tree."""
+        groups = {**netcdf.groups(self.datatree), name: dataset}
+        return GMMFit(netcdf.build(groups, self.datatree.attrs))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one netCDF file, whole or not at all.
+
+        It is written beside the target, read back, compared and renamed, so that nothing that was
+        there is damaged when something goes wrong.
+
+        Parameters
+        ----------
+        path : path
+            Target; an existing result is replaced.
+
+        Returns
+        -------
+        pathlib.Path
+            The target.
+
+        Raises
+        ------
+        OSError
+            If the directory is missing, read-only or too full. The draws stay in memory.
+        ValueError
+            If this is a marginal, which the whole fit holds.
+        """
+        refuse_marginal(self, "is not saved; save the whole fit, and take the marginal of it again")
+        return netcdf.write(self.datatree, Path(path))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GMMFit) and self.datatree.identical(other.datatree)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _json(self, name: str) -> Any:
+        return json.loads(self.datatree.attrs[name])
+
+    def _facts(self) -> dict[str, str]:
+        sizes = self.posterior.sizes
+        whole = "yes, but not component by component" if self.switched else "yes"
+        believe = "no: " + "; ".join(self.problems) if self.problems else whole
+        labels = _labels(self.alignment, switched=self.switched)
+        return {
+            "data": f"{self.n_obs} rows, {_count(self.n_features, 'column')} "
+            f"({', '.join(self.feature_names[:6])}{', ...' * (self.n_features > 6)})",
+            "model": f"{_count(self.n_components, 'component')}, "
+            f"{self.covariance_type} covariances",
+            "draws": f"{_count(sizes[CHAIN], 'chain')} x {sizes[DRAW]} draws, {self.device}, "
+            f"{sum(self.timings.values()):.1f} s",
+            "believe it?": believe,
+            **({"labels": labels} if labels else {}),
+            **({"stacked": _stacked(self.stacking)} if self.stacking else {}),
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {value}" for name, value in self._facts().items()]
+        return "\n".join(["GMMFit", *lines])
+
+    def _repr_html_(self) -> str:
+        colour = "#b00020" if self.problems else "#00695c"
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left{f';color:{colour}' if '?' in name else ''}'>"
+            f"{html.escape(value)}</td></tr>"
+            for name, value in self._facts().items()
+        )
+        return f"<div><strong>GMMFit</strong><table>{rows}</table></div>"
+
+
+def load(path: str | os.PathLike[str]) -> GMMFit:
+    """Read a result that `GMMFit.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        A netCDF file.
+
+    Returns
+    -------
+    GMMFit
+        Equal to the fit that was saved.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        If there is no such file.
+    FileFormatError
+        If the file is damaged, not a result, or of another format version.
+    """
+    source = Path(path)
+    fit = GMMFit(netcdf.read(source))
+    _check_attributes(fit, source)
+    return fit
+
+
+def check_fit(fit: Any) -> None:
+    """Raise unless this is a fit."""
+    if not isinstance(fit, GMMFit):
+        raise TypeError(f"fit must be a GMMFit, got {type(fit).__name__}; gmm_bayes.fit makes one")
+
+
+def refuse_sample(fit: GMMFit, what: str) -> None:
+    """Raise `<what> needs all rows` where a fit holds only a sample of them."""
+    kept = fit.X.shape[0]
+    if kept < fit.n_obs:
+        raise ValueError(
+            f"{what} needs all rows, but this fit keeps a sample of {kept} of the {fit.n_obs} in "
+            f"{fit.run['rows']['path']}; fit a table in memory"
+        )
+
+
+def refuse_marginal(fit: GMMFit, what: str) -> None:
+    """Raise `a marginal <what>` where a fit has no priors: they are of the whole fit."""
+    if CONSTANT_DATA not in fit.datatree.children:
+        raise ValueError(f"a marginal {what}")
+
+
+def _check_attributes(fit: GMMFit, source: Path) -> None:
+    """Read every attribute once, so that a damaged one is found here and not hours later."""
+    optional = netcdf.OPTIONAL_ATTRIBUTES & set(fit.datatree.attrs)
+    for name in sorted(netcdf.ATTRIBUTES | optional):
+        try:
+            getattr(fit, name)
+            sound = {
+                "covariance_type": lambda: fit.covariance_type in COVARIANCE_STRUCTURES,
+                "n_components": lambda: fit.n_components == fit.posterior.sizes[COMPONENT],
+                "stacking": lambda: bool(_stacked(fit.stacking)),
+                "alignment": lambda: (
+                    bool(_labels(fit.alignment, switched=False)) and NUMBERING in fit.sample_stats
+                ),
+            }.get(name, lambda: True)()
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise FileFormatError(
+                f"{source} is damaged: its attribute {name} is not what GMMFit.save wrote; "
+                "save the fit again"
+            )
+
+
+def _labels(alignment: dict[str, Any] | None, *, switched: bool) -> str:
+    """What there is to say of the numbers of the components; nothing where they never moved."""
+    if alignment is None:
+        if not switched:
+            return ""
+        return "components changed places between draws; align_labels(fit) renumbers them"
+    indistinct = ", ".join(" and ".join(map(str, group)) for group in alignment["indistinct"])
+    return (
+        f"aligned by {alignment['method']}, {alignment['unambiguous']:.1%} of draws unambiguous; "
+        f"had moved at {alignment['moved_within']:.1%} of steps and between "
+        f"{alignment['moved_between']:.0%} of pairs of chains"
+        + f"; components {indistinct} cannot be told apart"
+        * bool(indistinct)
+    )
+
+
+def _stacked(stacking: dict[str, Any] | None) -> str:
+    if stacking is None:
+        return ""
+    weights = ", ".join(f"{weight:.2f}" for weight in stacking["weights"])
+    return f"draws were taken from the chains by weights {weights}, to predict; no posterior"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"

@@ -1,0 +1,1 @@
+"""Rows in, blocks in standard units out."""

@@ -1,0 +1,1 @@
+"""One posterior, drawn: samplers, and what they are given and return."""

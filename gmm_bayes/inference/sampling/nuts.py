@@ -1,0 +1,270 @@
+"""NUTS, in the coordinates in which the posterior is close to N(0, I), where that is so."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from gmm_bayes._validation import check_choice, check_integer, check_probability
+from gmm_bayes._vocabulary import (
+    CHAIN_METHODS,
+    CHAINS_AXIS,
+    PRECONDITIONING,
+    ChainMethod,
+    Preconditioning,
+)
+from gmm_bayes.core.unconstrained import Space
+from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.inference.sampling.checkpoint.recorder import GroupRecord
+from gmm_bayes.inference.sampling.coordinates import unit_map
+from gmm_bayes.inference.sampling.mode import blank_map
+from gmm_bayes.inference.sampling.nuts_driver import (
+    Adaptation,
+    Programs,
+    Settings,
+    Warmup,
+    run_group,
+)
+from gmm_bayes.inference.sampling.plan import Plan
+from gmm_bayes.inference.sampling.problem import Draws, Problem, describe, in_fixed_blocks
+from gmm_bayes.inference.sampling.starts import adapted_plan, plain_plan
+from gmm_bayes.inference.sampling.state import STATE_PREFIX
+from gmm_bayes.machine.devices import cpu_cores
+from gmm_bayes.machine.memory import ProblemSize
+from gmm_bayes.machine.progress import Progress
+from gmm_bayes.machine.threads import in_background, run_in_threads
+
+__all__ = ["NUTS"]
+
+# Warm-up draws where only the step size is adapted, and where the metric is too.
+_SHORT_WARMUP, _LONG_WARMUP = 100, 1000
+
+
+@dataclass(frozen=True)
+class NUTS:
+    """Settings of the No-U-Turn sampler.
+
+    Parameters
+    ----------
+    num_warmup : int, optional
+        Draws that adapt the sampler, per chain. They are not kept. None takes 100 where chains
+        start adapted, so that only the step size is left to find, and 1000 where they do not.
+    num_samples : int
+        Draws kept, per chain.
+    num_chains : int
+        Independent chains.
+    target_accept_prob : float
+        Acceptance that the step size is tuned for, strictly between 0 and 1.
+    max_tree_depth : int
+        A trajectory has at most 2**max_tree_depth - 1 leapfrog steps.
+    dense_mass : bool
+        Adapt a dense metric rather than a diagonal one, where a metric is adapted.
+    chain_method : {"auto", "parallel", "sequential", "vectorized"}
+        "parallel" runs chains in threads, as many groups of chains as there are cores, each group
+        in one program; "vectorized" runs all of them in one program, "sequential" one by one.
+        "auto" is parallel on a CPU, vectorized on a GPU or a mesh of devices, and sequential for
+        one chain.
+    preconditioning : {"auto", "laplace", "none"}
+        "laplace" samples in the coordinates in which the curvature at the mode is the identity,
+        with no metric to adapt. "none" adapts the metric in the model's own coordinates. "auto" is
+        "laplace" where the posterior is close enough to a normal distribution, as gradients at some
+        draws of the normal approximation tell, and "none" elsewhere.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is out of range.
+
+    References
+    ----------
+    .. [1] M. D. Hoffman, A. Gelman (2014). The No-U-Turn Sampler. JMLR 15.
+    """
+
+    num_warmup: int | None = None
+    num_samples: int = 1000
+    num_chains: int = 4
+    target_accept_prob: float = 0.8
+    max_tree_depth: int = 10
+    dense_mass: bool = False
+    chain_method: ChainMethod = "auto"
+    preconditioning: Preconditioning = "auto"
+
+    # Whether a run can be kept on disk, and go on.
+    can_resume = True
+    judged_by = "chains"
+    # Of draws, when all is well.
+    rejected_share = 0.0
+
+    def __post_init__(self) -> None:
+        minima = {"num_warmup": 0, "num_samples": 1, "num_chains": 1, "max_tree_depth": 1}
+        if self.num_warmup is None:
+            del minima["num_warmup"]
+        for name, minimum in minima.items():
+            object.__setattr__(self, name, check_integer(getattr(self, name), name, minimum))
+        accept = check_probability(self.target_accept_prob, "target_accept_prob")
+        object.__setattr__(self, "target_accept_prob", accept)
+        if not isinstance(self.dense_mass, bool):
+            raise TypeError(f"dense_mass must be True or False, got {self.dense_mass!r}")
+        check_choice(self.chain_method, "chain_method", CHAIN_METHODS)
+        check_choice(self.preconditioning, "preconditioning", PRECONDITIONING)
+
+    def run(self, problem: Problem, *, progress: bool = False) -> Draws:
+        """Sample the posterior of a problem, with a bar if `progress`.
+
+        The run begins where the problem's recorder says, and only its new draws are returned.
+        """
+        begin = time.perf_counter()
+        recorder, mesh = problem.recorder, problem.mesh
+        usual, workers = problem.grouping or next(self.groupings(problem.device, mesh))
+        size = recorder.fixed("group_size", usual)
+        records = [recorder.group(first) for first in range(0, self.num_chains, size)]
+        # A program depends on shapes alone: it is compiled while the start is being found.
+        job = partial(self._compile, problem, size)
+        with in_background(job, problem.device, alone=mesh is not None) as compiling:
+            plan = recorder.plan(lambda: self._plan(problem).agreed(mesh))
+            initialised = time.perf_counter()
+            # Needed for the verdict, and slow to import: better now than after the sampling.
+            arviz_bridge.import_arviz()
+            programs = compiling.result()
+        warmup = self.warmup(plan.adapted)
+        programs.settings = Settings(warmup, plan.affine, problem.data)
+        compiled = time.perf_counter()
+        fields = self._sample(problem, programs, plan, records, workers, progress)
+        warmup_steps = fields.pop("warmup_steps")
+        facts = {
+            **plan.facts,
+            "chain_method": self._chain_method(problem.device, mesh),
+            "chains_at_once": size * min(workers, len(records)),
+            "num_warmup": warmup.num_draws,
+            "n_gradients": int(warmup_steps.sum() + fields["n_steps"].sum()),
+            **({"resumed": recorder.n_resumed} if recorder.n_resumed else {}),
+        }
+        sites, stats = self._describe(problem, plan, fields)
+        seconds = {
+            "initialise": initialised - begin,
+            "compile": compiled - initialised,
+            "sample": time.perf_counter() - compiled,
+            **({"earlier": recorder.earlier_seconds} if recorder.earlier_seconds else {}),
+        }
+        return Draws(sites, stats, facts, seconds, _final_state(records, plan, size))
+
+    def _plan(self, problem: Problem) -> Plan:
+        mixture = problem.find_start()
+        if self.preconditioning == "none":
+            identity = unit_map(problem.space.dimension)
+            return plain_plan(problem, mixture, identity, "as asked for")
+        return adapted_plan(problem, mixture, forced=self.preconditioning == "laplace")
+
+    def _sample(
+        self,
+        problem: Problem,
+        programs: Programs,
+        plan: Plan,
+        records: Sequence[GroupRecord],
+        workers: int,
+        progress: bool,
+    ) -> dict[str, np.ndarray]:
+        """Run every group of chains to its end: arrays (num_chains, num_samples, ...)."""
+        size = self.num_chains // len(records)
+        total = self.num_chains * (programs.settings.warmup.num_draws + self.num_samples)
+        before = size * sum(record.done for record in records)
+        n_divergences = sum(record.divergences for record in records)
+        with Progress(total, shown=progress, before=before, n_divergences=n_divergences) as bar:
+            jobs: list[Callable[..., Any]] = []
+            for first, record in zip(range(0, self.num_chains, size), records, strict=True):
+                group = slice(first, first + size)
+                start, key = plan.starts[group], plan.keys[group]
+                jobs.append(partial(run_group, programs, self.num_samples, start, key, record, bar))
+            groups = run_in_threads(jobs, min(workers, len(jobs)), problem.device)
+        return {name: np.concatenate([g[name] for g in groups]) for name in groups[0]}
+
+    def _describe(self, problem: Problem, plan: Plan, fields: dict[str, np.ndarray]) -> Any:
+        """Sites and statistics of the draws of all chains."""
+
+        def describe_block(eta: np.ndarray, slope: np.ndarray, potential: np.ndarray) -> Any:
+            z, gradient = plan.affine.apply(eta), plan.affine.push_forward(slope)
+            return describe(problem, z, potential, gradient)
+
+        arrays = (fields.pop("eta"), fields.pop("slope"), fields["potential"])
+        sites, stats = in_fixed_blocks(describe_block, arrays, problem.recorder.n_draws_before)
+        stats["tree_depth"] = np.ceil(np.log2(fields["n_steps"] + 1)).astype(int)
+        return sites, {**fields, **stats}
+
+    def _compile(self, problem: Problem, size: int) -> Programs:
+        """The program, which serves a start that turns out not to be adapted as well."""
+        data, spec, hoped = problem.data, problem.spec, self.preconditioning != "none"
+        affine = blank_map(data, spec) if hoped else unit_map(problem.space.dimension)
+        longest = max(self.warmup(adapted).num_draws for adapted in {hoped, False})
+        adaptation = Adaptation(longest, self.max_tree_depth, self.dense_mass)
+        settings = Settings(self.warmup(hoped), affine, data)
+        return Programs(adaptation, spec, size, settings).compile()
+
+    def warmup(self, adapted: bool) -> Warmup:
+        """What the warm-up does where chains start adapted, and where they do not."""
+        usual = _SHORT_WARMUP if adapted else _LONG_WARMUP
+        num_draws = usual if self.num_warmup is None else self.num_warmup
+        return Warmup(num_draws, not adapted, self.target_accept_prob)
+
+    def size(self, n_obs: int, space: Space) -> ProblemSize:
+        """What the memory of a run depends on."""
+        shape = (n_obs, space.n_features, space.n_components, space.dimension)
+        return ProblemSize(
+            *shape, self.num_chains, self.num_samples, self.max_tree_depth, self.dense_mass
+        )
+
+    def check_mesh(self, mesh: Mesh | None) -> None:
+        """Raise ValueError unless the chains can run on a mesh."""
+        if mesh is None:
+            return
+        groups = mesh.shape[CHAINS_AXIS]
+        if self.chain_method == "parallel":
+            raise ValueError(
+                "chain_method must be 'vectorized', 'sequential' or 'auto' on a mesh, got "
+                "'parallel': chains in threads would wait for each other's devices"
+            )
+        if self.num_chains % groups or (self.chain_method == "sequential" and groups > 1):
+            raise ValueError(
+                f"num_chains must be a multiple of the {groups} groups of devices that chains are "
+                f"dealt to, and not run one by one, got num_chains={self.num_chains}, "
+                f"chain_method={self.chain_method!r}"
+            )
+
+    def groupings(self, device: jax.Device, mesh: Mesh | None) -> Iterator[tuple[int, int]]:
+        """Chains in one program, and programs at once: the fastest first, the smallest last."""
+        method, size = self._chain_method(device, mesh), 0
+        largest, workers = self._group_size(method), cpu_cores() if method == "parallel" else 1
+        multiple = 1 if mesh is None else mesh.shape[CHAINS_AXIS]
+        for size in range(largest, 0, -1):
+            if self.num_chains % size == 0 and size % multiple == 0:
+                yield size, min(workers, self.num_chains // size)
+        yield from ((multiple, at_once) for at_once in range(workers - 1, 0, -1))
+
+    def _chain_method(self, device: jax.Device, mesh: Mesh | None = None) -> str:
+        if self.chain_method != "auto":
+            return self.chain_method
+        if self.num_chains == 1:
+            return "sequential"
+        return "parallel" if device.platform == "cpu" and mesh is None else "vectorized"
+
+    def _group_size(self, method: str) -> int:
+        """Chains in one program: all groups are equal, so that one program serves them all."""
+        if method == "vectorized":
+            return self.num_chains
+        if method == "sequential":
+            return 1
+        fitting = [g for g in range(1, self.num_chains + 1) if self.num_chains % g == 0]
+        return max((g for g in fitting if self.num_chains // g >= cpu_cores()), default=1)
+
+
+def _final_state(records: Sequence[GroupRecord], plan: Plan, size: int) -> dict[str, np.ndarray]:
+    """What more draws can be made from: the plan, and where every chain ended."""
+    states = [record.final_state() for record in records]
+    joined = {
+        f"{STATE_PREFIX}{name}": np.concatenate([s[name] for s in states]) for name in states[0]
+    }
+    return {**joined, **plan.to_arrays(), "group_size": np.array(size)}

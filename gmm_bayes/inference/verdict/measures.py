@@ -1,0 +1,243 @@
+"""The numbers behind a verdict: R-hat and ESS, energy, repeats, modes, switched and collapsed."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from scipy.optimize import linear_sum_assignment
+from scipy.special import logsumexp
+
+from gmm_bayes._vocabulary import CHAIN, COVARIANCES, DRAW
+from gmm_bayes.core.bhattacharyya import bhattacharyya
+from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.inference.result.gmm_fit import GMMFit
+from gmm_bayes.inference.verdict.label_free import label_free_quantities, log_density_at_some_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "FEWEST_LOO_DRAWS",
+    "agreement_table",
+    "chain_elpd",
+    "collapsed_components",
+    "cut_trajectories",
+    "e_bfmi",
+    "labels_switched",
+    "no_agreement",
+    "num_superchains",
+    "repeated_share",
+    "switched_share",
+    "worse_by_elpd",
+    "worse_chains",
+]
+
+# Draws, of all chains together, that are matched when looking for switched labels.
+_MATCHED_DRAWS = 400
+# Share of them that may prefer another numbering: a stray draw is not a switch.
+_STRAY_SHARE = 0.01
+# A fifth of them make the tail that PSIS smooths, which takes five.
+FEWEST_LOO_DRAWS = 25
+# Rows that are left out, times chains: a third of a second's work.
+_MOST_LEFT_OUT = 1024
+_COLUMNS = ["label_free", "rhat", "ess_bulk", "ess_tail"]
+
+
+def labels_switched(fit: GMMFit) -> bool:
+    """Whether components changed places between draws, of one chain or of several.
+
+    Aligned components have kept their places, unless they cannot be told apart: then no order of
+    theirs is better than another, and an average per component means as little as after a switch.
+    """
+    if fit.alignment is not None:
+        return bool(fit.alignment["indistinct"])
+    return bool(switched_share(fit) > _STRAY_SHARE)
+
+
+def switched_share(fit: GMMFit) -> float:
+    """Share of draws whose components match those of the best draw better in another order.
+
+    Every draw of a thinned set, shapes (n_components, n_features, ...), is compared with the draw
+    of highest log density: the distance of two components is Bhattacharyya's, times the mean of
+    their weights, so that components that differ only in their covariances count, and which of two
+    empty ones is which does not; nor is an empty one ever a good match for one with rows. A draw
+    has switched when its best assignment is clearly better than its own numbering.
+    """
+    if fit.n_components == 1:
+        return 0.0
+    parameters = fit.parameters()
+    lp = fit.sample_stats["lp"].values.ravel()
+    if not all(np.isfinite(array).all() for array in (lp, *parameters)):
+        return 0.0
+    picked = np.unique(np.linspace(0, len(lp) - 1, _MATCHED_DRAWS).astype(int))
+    spread = fit.X.std("obs").values
+    weights = parameters.weights
+    means, tril = parameters.means / spread, parameters.scale_tril / spread[:, None]
+    best = int(lp.argmax())
+    switched = 0
+    for draw in picked:
+        distance = bhattacharyya(means[draw], tril[draw], means[best], tril[best])
+        cost = (weights[draw][:, None] + weights[best]) / 2 * distance
+        rows, columns = linear_sum_assignment(cost)
+        switched += np.trace(cost) > 2 * cost[rows, columns].sum() + 1e-3
+    return switched / len(picked)
+
+
+def num_superchains(fit: GMMFit) -> int | None:
+    """Groups of chains that began at one point each; None where every chain had its own start."""
+    return getattr(fit.sampler, "num_superchains", None)
+
+
+def agreement_table(fit: GMMFit) -> "pd.DataFrame":
+    """Worst R-hat and ESS of each quantity, those that do not depend on labels first.
+
+    R-hat is nested where there are superchains.
+    """
+    import pandas as pd
+
+    rows, groups = {}, num_superchains(fit)
+    sites = fit.posterior.drop_vars(COVARIANCES)
+    for dataset, label_free in ((label_free_quantities(fit), True), (sites, False)):
+        moving = _moving_entries(dataset)
+        if not moving:
+            continue
+        measures = {
+            "rhat": arviz_bridge.nested_rhat(moving, groups)
+            if groups
+            else arviz_bridge.rhat(_at_least_two_chains(moving)),
+            "ess_bulk": arviz_bridge.ess(moving, "bulk"),
+            "ess_tail": arviz_bridge.ess(moving, "tail"),
+        }
+        for name in moving.data_vars:
+            row = {
+                measure: float(
+                    values[name].max(skipna=False)
+                    if measure == "rhat"
+                    else values[name].min(skipna=False)
+                )
+                for measure, values in measures.items()
+            }
+            rows[str(name)] = {"label_free": label_free, **row}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=_COLUMNS)
+
+
+def no_agreement() -> "pd.DataFrame":
+    """The table of draws that are not chains."""
+    import pandas as pd
+
+    return pd.DataFrame(columns=_COLUMNS)
+
+
+def _moving_entries(dataset: xr.Dataset) -> xr.Dataset:
+    """Drop entries that are constant by construction, such as the zeros of a Cholesky factor."""
+    flat = {}
+    for name, variable in dataset.data_vars.items():
+        values = variable.transpose(CHAIN, DRAW, ...).values
+        values = values.reshape(*values.shape[:2], -1)
+        # A NaN is not constant by construction.
+        moving = np.ptp(values.reshape(-1, values.shape[-1]), axis=0) != 0
+        if moving.any():
+            flat[name] = ((CHAIN, DRAW, f"{name}_entry"), values[..., moving])
+    return xr.Dataset(flat)
+
+
+def _at_least_two_chains(dataset: xr.Dataset) -> xr.Dataset:
+    """A single chain as its two halves, because ArviZ compares no chain with itself."""
+    n_draws = dataset.sizes[DRAW]
+    if dataset.sizes[CHAIN] > 1 or n_draws < 2:
+        return dataset
+    half = n_draws // 2
+    first, second = dataset.isel({DRAW: slice(half)}), dataset.isel({DRAW: slice(-half, None)})
+    return xr.concat([first, second], CHAIN)
+
+
+def cut_trajectories(fit: GMMFit) -> int:
+    """Trajectories that ended because their tree was as deep as it may be; not all have trees."""
+    depth = getattr(fit.sampler, "max_tree_depth", None)
+    steps = fit.sample_stats["n_steps"]
+    return 0 if depth is None else int((steps >= 2.0**depth - 1).sum())
+
+
+def e_bfmi(energy: np.ndarray, groups: int | None = None) -> np.ndarray:
+    """Per chain (Betancourt 2016, equation 4.1); ArviZ's call for it differs between its lines.
+
+    Per superchain where there are `groups` of them: one short chain says little of a variance.
+    """
+    groups = groups or len(energy)
+    if energy.shape[1] < 2:
+        return np.full(groups, np.nan)
+    together = energy.reshape(groups, -1, energy.shape[1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (np.diff(together) ** 2).mean(axis=(1, 2)) / together.var(axis=(1, 2))
+
+
+def repeated_share(means: xr.DataArray, groups: int | None = None) -> np.ndarray:
+    """Share of each chain's, or superchain's, draws that are equal to the one before."""
+    values = means.transpose(CHAIN, DRAW, ...).values
+    groups = groups or len(values)
+    if values.shape[1] < 2:
+        return np.zeros(groups)
+    same = (np.diff(values, axis=1) == 0).all(axis=(2, 3))
+    return same.reshape(groups, -1).mean(axis=1)
+
+
+def worse_chains(
+    log_likelihood: np.ndarray, allowed_sd: float, groups: int | None = None
+) -> tuple[int, ...]:
+    """Chains whose mean lies that many sds of the best chain, or superchain, below its mean."""
+    means = log_likelihood.mean(axis=1)
+    together = log_likelihood.reshape(groups or len(means), -1)
+    best = together[together.mean(axis=1).argmax()]
+    # Below a tenth of a nat two chains say the same whatever their spread.
+    allowed = allowed_sd * best.std() + 0.1
+    if groups:
+        # Of n chains one may rightly be where there is but an n-th of the posterior.
+        allowed += np.log(len(means))
+    return tuple(int(c) for c in np.flatnonzero(means < best.mean() - allowed))
+
+
+def chain_elpd(fit: GMMFit) -> np.ndarray:
+    """Leave-one-out log density of some rows under each chain alone, (num_chains, rows), in nats.
+
+    By PSIS, of at most 256 rows, equally spaced along the first principal component. Empty where
+    draws are too few or not finite.
+    """
+    sizes = fit.posterior.sizes
+    n_chains, n_draws = sizes[CHAIN], sizes[DRAW]
+    nothing = np.empty((n_chains, 0))
+    if n_draws < FEWEST_LOO_DRAWS:
+        return nothing
+    log_density = log_density_at_some_rows(fit, max(32, _MOST_LEFT_OUT // n_chains))
+    if not np.isfinite(log_density).all():
+        return nothing
+    lines = log_density.reshape(n_chains, n_draws, -1).swapaxes(1, 2)
+    smoothed, _ = arviz_bridge.smooth_log_weights(-lines.reshape(-1, n_draws))
+    return logsumexp(smoothed.reshape(lines.shape) + lines, axis=2)
+
+
+def worse_by_elpd(
+    elpd: np.ndarray, n_obs: int, allowed_nats: float, allowed_se: float
+) -> tuple[int, ...]:
+    """Chains that predict left-out rows (C, rows) clearly worse than the chain that does it best.
+
+    Clearly: by so many nats over all `n_obs` rows, and so many standard errors of the difference.
+    """
+    if not elpd.size:
+        return ()
+    behind = elpd[elpd.sum(axis=1).argmax()] - elpd
+    total = behind.mean(axis=1) * n_obs
+    error = behind.std(axis=1) / np.sqrt(elpd.shape[1]) * n_obs
+    return tuple(np.flatnonzero((total > allowed_nats) & (total > allowed_se * error)).tolist())
+
+
+def collapsed_components(fit: GMMFit, smallest_scale: float) -> tuple[int, ...]:
+    """Components that are tiny in some direction, beside the columns' spread, where a chain ended.
+
+    Not only along the columns: two correlated features collapse onto a line first.
+    """
+    sizes = fit.posterior.sizes
+    tril = fit.parameters().scale_tril / fit.X.std("obs").values[:, None]
+    ended = tril.reshape(sizes[CHAIN], sizes[DRAW], *tril.shape[1:])[:, sizes[DRAW] // 2 :]
+    smallest = np.linalg.svd(np.nan_to_num(ended), compute_uv=False)[..., -1]
+    tiny = (np.median(smallest, axis=1) < smallest_scale).any(axis=0)
+    return tuple(int(k) for k in np.flatnonzero(tiny))

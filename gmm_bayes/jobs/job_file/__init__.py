@@ -1,0 +1,1 @@
+"""The job file: its sections and keys, read, checked and written back."""

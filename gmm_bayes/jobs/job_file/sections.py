@@ -1,0 +1,371 @@
+"""The sections of a job file, typed.
+
+A job file is TOML with the sections below; only `[data]` and `[model]` must be there. A key that is
+not known is refused, and so is a value of the wrong type: nothing is guessed or converted.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from gmm_bayes._vocabulary import (
+    ChainMethod,
+    CovarianceType,
+    InitMethod,
+    Precision,
+    Preconditioning,
+)
+from gmm_bayes.datasets import LOADERS
+from gmm_bayes.jobs.job_file.fields import Character, Device, Inside, Numbers, Section, Text, shown
+from gmm_bayes.model.priors import Priors
+
+__all__ = ["JobConfig", "SweepSection"]
+
+
+class DataSection(Section):
+    """`[data]`: the rows to be fitted. Exactly one of `path` and `dataset`.
+
+    Parameters
+    ----------
+    path : str, optional
+        A .csv, .npy, .npz or .parquet file, relative to the job file.
+    dataset : {"old_faithful", "galaxies", "iris", "blobs"}, optional
+        A data set that comes with the package.
+    columns : list of str, optional
+        Columns to take, in this order. Default: all of them, which must then be numbers.
+    array : str, optional
+        Name of the array in an .npz file with several of them.
+    delimiter : str, default ","
+        What separates the cells of a .csv file, one character.
+    decimal : {".", ","}, default "."
+        The decimal sign of a .csv file.
+    header : bool, default true
+        Whether the first line of a .csv file holds the names of the columns.
+    in_memory : bool, default true
+        False leaves the rows of a .npy or .parquet file where they are: they are read in pieces,
+        by each process those that it needs, and the result keeps a random sample of them.
+    """
+
+    path: Text | None = None
+    dataset: Literal["old_faithful", "galaxies", "iris", "blobs"] | None = None
+    columns: Annotated[list[str], Field(min_length=1)] | None = None
+    array: Text | None = None
+    delimiter: Character = ","
+    decimal: Literal[".", ","] = "."
+    header: bool = True
+    in_memory: bool = True
+
+    @field_validator("columns")
+    @classmethod
+    def _distinct(cls, columns: list[str] | None) -> list[str] | None:
+        twice = [name for name in columns or () if (columns or []).count(name) > 1]
+        if twice:
+            raise ValueError(f"must be distinct, got {twice[0]!r} more than once")
+        return columns
+
+    @field_validator("columns", "array", "delimiter", "decimal", "header", "in_memory")
+    @classmethod
+    def _applies(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        kinds = {
+            "array": (".npz",),
+            "columns": (".csv", ".parquet"),
+            "in_memory": (".npy", ".parquet"),
+        }.get(info.field_name, (".csv",))
+        path = info.data.get("path")
+        named = info.field_name == "columns" and path is None
+        suffix = Path(path).suffix.lower() if path else None
+        if value != cls.model_fields[info.field_name].default and not named and suffix not in kinds:
+            raise ValueError(f"applies to {' and '.join(kinds)} files only")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DataSection":
+        if (self.path is None) == (self.dataset is None):
+            got = "both" if self.path else "neither"
+            raise ValueError(
+                f'must have either path = "file.csv" or dataset = "{next(iter(LOADERS))}", '
+                f"got {got}"
+            )
+        if self.delimiter == self.decimal:
+            raise ValueError('must have another delimiter beside decimal = ",", such as ";"')
+        return self
+
+
+class ModelSection(Section):
+    """`[model]`: the mixture.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components. Required.
+    covariance_type : {"full", "tied", "diag", "spherical"}, default "full"
+        How components share covariance parameters.
+    """
+
+    n_components: int = Field(ge=1)
+    covariance_type: CovarianceType = "full"
+
+
+class PriorsSection(Section):
+    """`[priors]`: what is believed before the data are seen. Numbers are in the data's units.
+
+    Parameters
+    ----------
+    kind : {"default", "fixed"}, default "default"
+        "default" follows the spread of the data, so that units do not matter; "fixed" is the
+        textbook recipe, whose numbers are meant for the data's units as they are. The fields below
+        replace single numbers of either, and are those of `gmm_bayes.Priors`.
+    weight_concentration : number or list, optional
+        Dirichlet concentration of the weights; of each component, if a list.
+    mean_loc : list of lists, optional
+        Centres of the means: one list of numbers per component. Default: k-means centroids.
+    mean_covariance : number, list or list of lists, optional
+        Variance of the means: of all features, of each, or a matrix.
+    scale_scale : number or list, optional
+        HalfCauchy scale of the standard deviations: of all features, or of each.
+    correlation_concentration : number, optional
+        LKJ concentration of the correlations.
+    """
+
+    kind: Literal["default", "fixed"] = "default"
+    weight_concentration: Numbers = None
+    mean_loc: Numbers = None
+    mean_covariance: Numbers = None
+    scale_scale: Numbers = None
+    correlation_concentration: Numbers = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields of `gmm_bayes.Priors` that the file sets."""
+        return self.model_dump(exclude={"kind"}, exclude_none=True)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "PriorsSection":
+        Priors(**self.given)
+        return self
+
+
+# The keys of each kind of sampler, with their defaults: those of `gmm_bayes.NUTS` and `ChEES`.
+_SAMPLERS: dict[str, dict[str, Any]] = {
+    "nuts": {
+        "num_warmup": None,
+        "num_samples": 1000,
+        "num_chains": 4,
+        "target_accept_prob": 0.8,
+        "max_tree_depth": 10,
+        "dense_mass": False,
+        "chain_method": "auto",
+        "preconditioning": "auto",
+    },
+    "chees": {
+        "num_warmup": None,
+        "num_samples": 50,
+        "num_chains": 128,
+        "num_superchains": None,
+        "target_accept_prob": 0.8,
+        "max_leapfrog_steps": 1000,
+    },
+}
+
+
+class SamplerSection(Section):
+    """`[sampler]`: the settings of `gmm_bayes.NUTS` or `gmm_bayes.ChEES`.
+
+    Parameters
+    ----------
+    kind : {"nuts", "chees"}, default "nuts"
+        A few long chains, or many short ones in one batch, for a GPU.
+    num_warmup : int, optional
+        Draws that adapt the sampler, per chain; not kept. Default: 100 where chains start adapted
+        ("chees": where the posterior is close to normal), 1000 where they do not.
+    num_samples : int, default 1000 ("chees": 50)
+        Draws kept, per chain.
+    num_chains : int, default 4 ("chees": 128)
+    target_accept_prob : float, default 0.8
+        Raise it towards 1 when draws diverge.
+    max_tree_depth : int, default 10
+        "nuts" only, as are the next three.
+    dense_mass : bool, default false
+    chain_method : {"auto", "parallel", "sequential", "vectorized"}, default "auto"
+    preconditioning : {"auto", "laplace", "none"}, default "auto"
+        Whether chains start adapted to the curvature at the mode.
+    num_superchains : int, optional
+        "chees" only: groups of chains that start at one point each. Default: 16, or fewer where
+        these would have less than eight chains each, but four at least.
+    max_leapfrog_steps : int, default 1000
+        "chees" only.
+    """
+
+    kind: Literal["nuts", "chees"] = "nuts"
+    num_warmup: int | None = Field(default=None, ge=0)
+    num_samples: int = Field(default=1000, ge=1)
+    num_chains: int = Field(default=4, ge=1)
+    target_accept_prob: float = Field(default=0.8, gt=0, lt=1)
+    max_tree_depth: int | None = Field(default=None, ge=1)
+    dense_mass: bool | None = None
+    chain_method: ChainMethod | None = None
+    preconditioning: Preconditioning | None = None
+    num_superchains: int | None = Field(default=None, ge=2)
+    max_leapfrog_steps: int | None = Field(default=None, ge=1)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the sampler's class."""
+        return {name: getattr(self, name) for name in _SAMPLERS[self.kind]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_kind(cls, given: Any) -> Any:
+        kind = given.get("kind", "nuts") if isinstance(given, dict) else None
+        if not isinstance(kind, str) or kind not in _SAMPLERS:
+            return given
+        others = cls.model_fields.keys() - _SAMPLERS[kind].keys() - {"kind"}
+        for name in sorted(others & given.keys()):
+            raise ValueError(
+                f'{name} must be left out with kind = "{kind}", got {shown(given[name])}'
+            )
+        return {**_SAMPLERS[kind], **given}
+
+    @model_validator(mode="after")
+    def _divides(self) -> "SamplerSection":
+        if self.kind == "chees" and self.num_chains < 2:
+            raise ValueError(
+                f'num_chains must be at least 2 with kind = "chees", got {self.num_chains}'
+            )
+        if self.num_superchains and self.num_chains % self.num_superchains:
+            raise ValueError(
+                f"num_superchains must divide num_chains, got {self.num_superchains} and "
+                f"{self.num_chains}"
+            )
+        return self
+
+
+class InitSection(Section):
+    """`[init]`: where the chains begin.
+
+    Parameters
+    ----------
+    method : {"kmeans", "k-means++", "random", "random_from_data"}, default "kmeans"
+        How the EM starts are made.
+    n_init : int, default 10
+        Number of EM starts; the chains begin near the best solution.
+    """
+
+    method: InitMethod = "kmeans"
+    n_init: int = Field(default=10, ge=1)
+
+
+class RuntimeSection(Section):
+    """`[runtime]`: the machine.
+
+    Parameters
+    ----------
+    seed : int, default 0
+        In [0, 2**32). The same seed gives the same draws on one device and version.
+    device : {"auto", "cpu", "gpu"} or with an index, as "gpu:1", default "auto"
+    data_parallel : int, optional
+        Number of devices that share the rows. Default: one; all, if there are several processes.
+    chain_parallel : int, default 1
+        Number of groups of chains, each with devices of its own.
+    precision : {"float64", "float32"}, default "float64"
+        Of the pass over the rows; single precision pays with many rows of few columns.
+    progress : bool, optional
+        Draw a progress bar. Default: on a terminal.
+    checkpoint : bool, default true
+        Keep the run in the output directory while it goes on, so that a run that was killed can go
+        on; removed when the results are written.
+    checkpoint_seconds : float, default 30.0
+        About how often.
+    keep_checkpoint : bool, default false
+        Do not remove it.
+    """
+
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    device: Device = "auto"
+    data_parallel: int | None = Field(default=None, ge=1)
+    chain_parallel: int = Field(default=1, ge=1)
+    precision: Precision = "float64"
+    progress: bool | None = None
+    checkpoint: bool = True
+    checkpoint_seconds: float = Field(default=30.0, gt=0)
+    keep_checkpoint: bool = False
+
+
+class OutputSection(Section):
+    """`[output]`: what is written.
+
+    Parameters
+    ----------
+    directory : str, default "runs/<name of the job file>"
+        Relative to the current directory and inside it.
+    plots : bool, default true
+        Draw the pictures.
+    groups : list of str, default []
+        Groups to add to posterior.nc: "log_likelihood", "prior", "prior_predictive",
+        "posterior_predictive".
+    """
+
+    directory: Inside = "runs/job"
+    plots: bool = True
+    groups: list[Literal["log_likelihood", "prior", "prior_predictive", "posterior_predictive"]] = (
+        Field(default=[])
+    )
+
+
+class JobConfig(Section):
+    """A whole job file: one field per section, documented with the section's class."""
+
+    data: DataSection
+    model: ModelSection
+    priors: PriorsSection = PriorsSection()
+    sampler: SamplerSection = SamplerSection()
+    init: InitSection = InitSection()
+    runtime: RuntimeSection = RuntimeSection()
+    output: OutputSection = OutputSection()
+
+
+class SweepSection(Section):
+    """`[sweep]`: how many jobs are run. Beside these keys it holds the lists of values to try.
+
+    Parameters
+    ----------
+    executor : {"serial", "joblib", "dask"}, default "serial"
+        One member after another, or several at once in processes of their own.
+    scheduler : str, default "local"
+        The address of a Dask scheduler, such as "tcp://host:8786"; "local" starts a cluster of
+        processes on this machine.
+    workers : int, optional
+        Processes of joblib or of the local cluster. Default: one for every four cores, but two at
+        least, because the chains of a member already run at once.
+    loo : bool, default true
+        Estimate how well each member predicts rows that it has not seen (PSIS-LOO). Takes some
+        milliseconds a row.
+    """
+
+    executor: Literal["serial", "joblib", "dask"] = "serial"
+    scheduler: Text = "local"
+    workers: int | None = Field(default=None, ge=1)
+    loo: bool = True
+
+    @field_validator("scheduler", "workers")
+    @classmethod
+    def _applies(cls, value: Any, info: ValidationInfo) -> Any:
+        executor = info.data.get("executor")
+        if executor is None:
+            # Which is complained about.
+            return value
+        if info.field_name == "scheduler" and executor != "dask":
+            raise ValueError('applies to executor = "dask" only')
+        if info.field_name == "workers":
+            if executor == "serial":
+                raise ValueError('applies to executor = "joblib" or "dask" only')
+            if info.data.get("scheduler") != "local":
+                raise ValueError("applies to a cluster on this machine only")
+        return value

@@ -1,0 +1,1 @@
+"""Which component of one draw is which of another."""

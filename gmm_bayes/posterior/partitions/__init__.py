@@ -1,0 +1,1 @@
+"""Which rows belong together, whatever the numbers of the components."""
