@@ -23,8 +23,8 @@ from gmm_bayes.inference.em.fit_em import fit_em
 from gmm_bayes.inference.em.result import EMFit
 from gmm_bayes.inference.fit import fit as sample_posterior
 from gmm_bayes.inference.result.gmm_fit import GMMFit
-from gmm_bayes.inference.sampling.laplace import Laplace
-from gmm_bayes.inference.sampling.nuts import NUTS
+from gmm_bayes.inference.sampling.registry import by_option
+from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.machine.row_blocks import map_rows
 from gmm_bayes.model.priors import Priors
 from gmm_bayes.posterior.density import log_predictive_density
@@ -34,8 +34,6 @@ from gmm_bayes.posterior.streaming import mean_over_draws, rows_of
 
 __all__ = ["BayesianGMM"]
 
-_SAMPLERS: dict[str, type[NUTS] | type[Laplace]] = {"nuts": NUTS, "laplace": Laplace}
-_ENGINES = (*_SAMPLERS, "em")
 # Numbers in the factors that are held at once to draw new rows.
 _LARGEST_BLOCK = 2**22
 
@@ -117,7 +115,7 @@ class BayesianGMM(DensityMixin, BaseEstimator):
         covariance_type: CovarianceType = "full",
         priors: Priors | None = None,
         engine: Literal["nuts", "laplace", "em"] = "nuts",
-        sampler: NUTS | Laplace | None = None,
+        sampler: Sampler | None = None,
         init_params: InitMethod | MixtureParameters = "kmeans",
         n_init: int = 10,
         tol: float = 1e-6,
@@ -199,15 +197,17 @@ class BayesianGMM(DensityMixin, BaseEstimator):
 
     def _engine(self) -> Callable[..., EMFit | GMMFit]:
         """The function that fits, with the options that are its own."""
-        check_choice(self.engine, "engine", _ENGINES)
+        # Samplers that come with this package, without an extra.
+        samplers = {name: kind for name, kind in by_option().items() if kind.needs is None}
+        check_choice(self.engine, "engine", (*samplers, "em"))
         if self.engine == "em":
             for name in ("priors", "sampler"):
                 if (value := getattr(self, name)) is not None:
                     raise TypeError(f"engine='em' takes no {name}, got {value!r}; leave it out")
             return partial(fit_em, tol=self.tol, reg_covar=self.reg_covar, max_iter=self.max_iter)
-        kind = _SAMPLERS[self.engine]
+        kind = samplers[self.engine]
         sampler = kind() if self.sampler is None else self.sampler
-        if not isinstance(sampler, kind):
+        if type(sampler) is not kind:
             raise TypeError(
                 f"sampler must be a gmm_bayes.{kind.__name__}(...) for engine={self.engine!r}, "
                 f"got {sampler!r}"

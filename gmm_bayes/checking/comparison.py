@@ -36,7 +36,8 @@ from gmm_bayes.inference.em.result import EMFit
 from gmm_bayes.inference.fit import fit
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.result.gmm_fit import GMMFit
-from gmm_bayes.inference.sampling.registry import Sampler
+from gmm_bayes.inference.sampling.registry import check_sampler
+from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.machine.progress import wanted
 from gmm_bayes.model.priors import Priors
 from gmm_bayes.posterior.density import log_predictive_density
@@ -128,8 +129,7 @@ def compare_n_components(
     table, wished = _check(X, candidates, covariance_types, criteria, n_folds)
     check_choice(engine, "engine", ("em", "nuts"))
     n_init = check_integer(n_init, "n_init", 1)
-    if not isinstance(sampler, Sampler | None):
-        raise TypeError(f"sampler must be a gmm_bayes.NUTS, ChEES or Laplace, got {sampler!r}")
+    check_sampler(sampler, call="")
     believed = {c: priors(c.n_components) if callable(priors) else priors for c in wished}
     for belief in believed.values():
         if not isinstance(belief, Priors | None):
@@ -137,17 +137,15 @@ def compare_n_components(
                 "priors must be a gmm_bayes.Priors or a function that returns one, got "
                 f"{type(belief).__name__}"
             )
-    words = check_seed(seed)
+    seed = check_seed(seed)
     check_executor(executor)
 
     parts: list[np.ndarray] = []
     if "cv" in criteria:
-        parts = folds(
-            len(table.values), n_folds, np.random.default_rng([*words, len(table.values)])
-        )
+        parts = folds(len(table.values), n_folds, np.random.default_rng([*seed, len(table.values)]))
     jobs: dict[tuple[Any, ...], Task] = {}
     for candidate in wished:
-        number = _seed(words, candidate)
+        number = _seed(seed, candidate)
         bayes = partial(
             fit, priors=believed[candidate], sampler=sampler, n_init=n_init, progress=False
         )
@@ -200,9 +198,9 @@ def _spec(candidate: Candidate) -> ModelSpec:
     return ModelSpec(candidate.n_components, candidate.covariance_type)
 
 
-def _seed(words: np.ndarray, candidate: Candidate) -> int:
+def _seed(seed: np.ndarray, candidate: Candidate) -> int:
     place = tuple(COVARIANCE_STRUCTURES).index(candidate.covariance_type)
-    return int(np.random.SeedSequence([*words, place, candidate.n_components]).generate_state(1)[0])
+    return int(np.random.SeedSequence([*seed, place, candidate.n_components]).generate_state(1)[0])
 
 
 def _best_fit(table: Table, candidate: Candidate, n_init: int, seed: int) -> EMFit:

@@ -149,8 +149,9 @@ def _refuse(fit: GMMFit) -> None:
     refuse_sample(fit, "log_evidence")
     if fit.sampler.judged_by != "chains":
         raise ValueError(
-            "log_evidence must have the draws of chains: those of Laplace are resampled from "
-            "weighted proposals, and some occur several times; fit with sampler=gmm_bayes.NUTS()"
+            f"log_evidence must have the draws of chains: those of {fit.sampler.kind} are "
+            "resampled from weighted proposals, and some occur several times; fit with "
+            "sampler=gmm_bayes.NUTS()"
         )
     if fit.stacking is not None:
         raise ValueError(

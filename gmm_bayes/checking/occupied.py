@@ -1,7 +1,7 @@
 """How many components the rows are in: the posterior, and what the prior says by itself."""
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ _MOST_STATES = 2**12
 _SIMULATIONS = 200_000
 
 
-def occupied_components(fit: GMMFit, *, seed: int = 0) -> "pd.DataFrame":
+def occupied_components(fit: GMMFit, *, seed: Any = 0) -> "pd.DataFrame":
     """Posterior and prior distribution of the number of components in use.
 
     A component is in use when at least one training row belongs to it.
@@ -76,9 +76,9 @@ def occupied_components(fit: GMMFit, *, seed: int = 0) -> "pd.DataFrame":
 
     check_fit(fit)
     refuse_sample(fit, "occupied_components")
-    words = check_seed(seed)
+    seed = check_seed(seed)
     k = fit.n_components
-    label_seed, prior_seed = np.random.SeedSequence(words).spawn(2)
+    label_seed, prior_seed = np.random.SeedSequence(seed).spawn(2)
     counts = _counts(fit, label_seed.generate_state(2))
     concentration = np.broadcast_to(np.asarray(fit.priors.weight_concentration), (k,))
     posterior = np.array([(counts == m).mean() for m in range(1, k + 1)])

@@ -142,7 +142,9 @@ def stack_chains(fit: GMMFit) -> StackedChains:
 def _refuse(fit: GMMFit) -> None:
     """Raise where there are no chains to weight."""
     if fit.sampler.judged_by != "chains":
-        raise ValueError("stack_chains must have chains, got draws of Laplace; they have one mode")
+        raise ValueError(
+            f"stack_chains must have chains, got draws of {fit.sampler.kind}; they have one mode"
+        )
     if fit.stacking is not None:
         raise ValueError("stack_chains must have chains as they were sampled, got resampled draws")
     n_draws = fit.posterior.sizes[DRAW]

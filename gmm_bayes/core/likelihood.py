@@ -28,10 +28,12 @@ __all__ = [
     "ROWS_PER_BLOCK",
     "ComponentScores",
     "RowBlocks",
+    "blank_blocks",
     "block_rows",
     "component_log_density",
     "component_scores",
     "expected_moments",
+    "fill_block",
     "inverse_tril",
     "log_sum_exp",
     "pack_scores",
@@ -122,11 +124,7 @@ def block_rows(
     largest, wanted = max(room, *sizes), rows_per_block or ROWS_PER_BLOCK[precision]
     length = rows_in_blocks(largest, wanted, multiple if groups is None else 1)[1]
     n_blocks = [math.ceil(max(size, room) / length) for size in sizes]
-    shape = (_round_up(sum(n_blocks), multiple), n_features + 1, length)
-    values, weights = np.zeros(shape, precision), np.zeros((shape[0], length))
-    shift = None
-    if precision == "float32":
-        shift = np.stack([np.eye(n_features + 1)] * shape[0])
+    blocks = blank_blocks(_round_up(sum(n_blocks), multiple), n_features, length, precision)
     # One block at a time, for a table may fill much of the memory; what is left over in the last
     # block of a group stays zero and weighs nothing.
     begin = 0
@@ -136,14 +134,31 @@ def block_rows(
         if not len(picked):
             break
         rows = X[picked] if transform is None else transform(X[picked])
-        if shift is not None:
-            shift[block, 1:, 0] = rows.mean(axis=0)
-            rows = rows - shift[block, 1:, 0]
-        values[block, 0, : len(picked)] = 1
-        values[block, 1:, : len(picked)] = rows.T
-        weights[block, : len(picked)] = 1 if row_weights is None else row_weights[picked]
+        fill_block(blocks, block, rows, 1.0 if row_weights is None else row_weights[picked])
         begin += len(picked)
-    return RowBlocks(values, weights, shift)
+    return blocks
+
+
+def blank_blocks(n_blocks: int, n_features: int, length: int, precision: Precision) -> RowBlocks:
+    """Blocks of rows that weigh nothing, NumPy arrays to be filled."""
+    shift = None
+    if precision == "float32":
+        shift = np.stack([np.eye(n_features + 1)] * n_blocks)
+    values = np.zeros((n_blocks, n_features + 1, length), precision)
+    return RowBlocks(values, np.zeros((n_blocks, length)), shift)
+
+
+def fill_block(
+    blocks: RowBlocks, block: int, rows: np.ndarray, row_weights: np.ndarray | float = 1.0
+) -> None:
+    """Write rows (n, D) into one of some blank blocks, in single precision less their mean."""
+    if blocks.shift is not None:
+        centre = rows.mean(axis=0)
+        blocks.shift[block, 1:, 0] = centre
+        rows = rows - centre
+    blocks.values[block, 0, : len(rows)] = 1
+    blocks.values[block, 1:, : len(rows)] = rows.T
+    blocks.weights[block, : len(rows)] = row_weights
 
 
 def rows_in_blocks(n_obs: int, wanted: int, multiple: int = 1) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """One run in a directory: a lock that ends with the process that holds it.
 
 The lock is on an open file, not the file's being there: what a killed process leaves behind locks
-nobody out.
+nobody out. `filelock` does not do: where a file system has no locks it takes the file's being there
+for one, it cannot look at a lock that it may not write to, and it leaves its file behind.
 """
 
 import errno

@@ -8,20 +8,34 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from gmm_bayes._row_files import RowFile
-from gmm_bayes._validation import Table, check_seed
-from gmm_bayes._vocabulary import InitMethod, Precision
+from gmm_bayes._validation import Table, check_choice, check_n_components, check_seed
+from gmm_bayes._vocabulary import CovarianceType, InitMethod, Precision
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.rows.survey import Survey
-from gmm_bayes.inference.sampling.nuts import NUTS
-from gmm_bayes.inference.sampling.registry import Sampler, restore_sampler
+from gmm_bayes.inference.sampling.registry import (
+    check_sampler,
+    restore_sampler,
+    stored_sampler,
+)
+from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["Arguments", "data_hash", "from_stored", "plain", "stored_rows", "to_stored"]
+__all__ = [
+    "Arguments",
+    "check_model",
+    "data_hash",
+    "from_stored",
+    "plain",
+    "stored_rows",
+    "to_stored",
+]
 
 Arrays = dict[str, np.ndarray]
 
@@ -38,8 +52,7 @@ class Arguments:
     sampler : NUTS, ChEES or Laplace
     init : str or MixtureParameters
     n_init : int
-    words : ndarray of uint32
-        Of the seed.
+    seed : ndarray of uint32
     device : str
     mesh : dict of int, optional
         Sizes of the axes of the mesh of devices.
@@ -55,7 +68,7 @@ class Arguments:
     sampler: Sampler
     init: InitMethod | MixtureParameters
     n_init: int
-    words: np.ndarray
+    seed: np.ndarray
     device: str
     mesh: dict[str, int] | None
     precision: Precision
@@ -95,7 +108,16 @@ class Arguments:
             "precision": self.precision,
         }
         config = {name: plain(name, value) for name, value in given.items()}
-        return {**config, "seed": self.words.tolist()}
+        return {**config, "seed": self.seed.tolist()}
+
+
+def check_model(n_components: Any, covariance_type: Any, priors: Any) -> ModelSpec:
+    """Return the model that options ask for, refusing what no data could be fitted with."""
+    k = check_n_components(n_components)
+    check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
+    if priors is not None and not isinstance(priors, Priors):
+        raise TypeError(f"priors must be a gmm_bayes.Priors, got {type(priors).__name__}")
+    return ModelSpec(k, covariance_type)
 
 
 def plain(name: str, value: Any) -> Any:
@@ -103,14 +125,31 @@ def plain(name: str, value: Any) -> Any:
     if name == "seed":
         return check_seed(value).tolist()
     if name == "sampler":
-        value = NUTS() if value is None else value
-        return {"kind": type(value).__name__, **dataclasses.asdict(value)}
+        return stored_sampler(check_sampler(value))
     if isinstance(value, Priors):
         fields = (field.name for field in dataclasses.fields(value))
         return {name: _numbers(getattr(value, name)) for name in fields}
     if isinstance(value, MixtureParameters):
         return {name: _numbers(array) for name, array in value._asdict().items()}
     return value.item() if isinstance(value, np.generic) else value
+
+
+class _Config(TypedDict):
+    """What `Arguments.config` writes, so that a damaged manifest is refused by its types."""
+
+    n_components: int
+    covariance_type: CovarianceType
+    priors: dict[str, Any] | None
+    sampler: dict[str, Any]
+    init: InitMethod | dict[str, Any]
+    n_init: int
+    device: str
+    mesh: dict[str, int] | None
+    precision: Precision
+    seed: list[int]
+
+
+_CONFIG = TypeAdapter(with_config(ConfigDict(strict=True))(_Config))
 
 
 def data_hash(table: Table, seen: Survey | None = None) -> str:
@@ -137,25 +176,26 @@ def stored_rows(arrays: Arrays) -> dict[str, Any] | None:
 
 def from_stored(config: Mapping[str, Any], arrays: Arrays) -> tuple[Arguments, Priors]:
     """The arguments, and the priors with every gap filled, of a run."""
+    stored = _CONFIG.validate_python(dict(config))
     index = arrays["index"]
     if not bool(arrays["index_is_number"]):
         index = np.array(_read(index), dtype=object)
     table = Table(arrays["X"], tuple(_read(arrays["names"])), index, bool(arrays["named"]))
-    spec = ModelSpec(config["n_components"], config["covariance_type"])
-    init: Any = config["init"]
+    spec = ModelSpec(stored["n_components"], stored["covariance_type"])
+    init: Any = stored["init"]
     if not isinstance(init, str):
         init = MixtureParameters(**{name: np.array(values) for name, values in init.items()})
-    priors = config["priors"]
+    priors = stored["priors"]
     arguments = Arguments(
         table,
         spec,
-        restore_sampler(config["sampler"]),
+        restore_sampler(stored["sampler"]),
         init,
-        config["n_init"],
-        np.array(config["seed"], np.uint32),
-        config["device"],
-        config["mesh"],
-        config["precision"],
+        stored["n_init"],
+        np.array(stored["seed"], np.uint32),
+        stored["device"],
+        stored["mesh"],
+        stored["precision"],
         None if priors is None else Priors(**priors),
     )
     return arguments, Priors(**_read(arrays["priors"]))

@@ -12,8 +12,6 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from gmm_bayes._vocabulary import CHAIN, DRAW
-
 __all__ = [
     "ess",
     "import_arviz",
@@ -49,19 +47,19 @@ def rhat(draws: xr.Dataset) -> xr.Dataset:
     return import_arviz().rhat(draws, method="rank")
 
 
-def nested_rhat(draws: xr.Dataset, num_superchains: int) -> xr.Dataset:
-    """Rank-normalised split nested R-hat of every entry (Margossian et al. 2024).
+def nested_rhat(values: np.ndarray, num_superchains: int) -> np.ndarray:
+    """Rank-normalised split nested R-hat (n,) of quantities (n, num_chains, num_samples) [1]_.
 
     Neighbouring chains are of one superchain; all superchains have as many.
+
+    References
+    ----------
+    .. [1] C. C. Margossian, M. D. Hoffman, P. Sountsov, L. Riou-Durand, A. Vehtari, A. Gelman
+       (2024). Nested R-hat. Bayesian Analysis.
     """
     # In ArviZ itself from 1.0 on only.
-    from arviz_stats.base import array_stats  # type: ignore[attr-defined]
-
-    def nested(values: np.ndarray) -> np.ndarray:
-        superchain = np.arange(values.shape[-2]) * num_superchains // values.shape[-2]
-        return array_stats.rhat_nested(values, superchain_ids=superchain)
-
-    return xr.apply_ufunc(nested, draws, input_core_dims=[[CHAIN, DRAW]])
+    superchain = np.arange(values.shape[1]) * num_superchains // values.shape[1]
+    return _array_stats().rhat_nested(values, superchain_ids=superchain)
 
 
 def ess(draws: xr.Dataset, method: str) -> xr.Dataset:

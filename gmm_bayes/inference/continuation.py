@@ -163,7 +163,7 @@ def _with_rows(
             f"the rows of the run in {recorder.directory} were in {source['path']}, where there is "
             "no file now; give them as X=gmm_bayes.RowFile(...)"
         ) from None
-    seen = survey(rows, stored.words, shared=where.is_shared)
+    seen = survey(rows, stored.seed, shared=where.is_shared)
     _refuse_other_data(recorder, data_hash(seen.sample, seen))
     return dataclasses.replace(stored, table=seen.sample, seen=seen)
 
@@ -214,7 +214,7 @@ def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GM
     _refuse_without_state(fit)
     arrays = state_arrays(fit.datatree[SAMPLER_STATE].to_dataset())
     before = fit.posterior.sizes[DRAW]
-    sampler = dataclasses.replace(fit.sampler, num_samples=before + more)
+    sampler = dataclasses.replace(fit.sampler, num_samples=before + more)  # type: ignore[type-var]
     plan = Plan.from_arrays(arrays)
     state = {
         name.removeprefix(STATE_PREFIX): values

@@ -5,6 +5,7 @@ import os
 import time
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from gmm_bayes._vocabulary import PRECISIONS, CovarianceType, InitMethod, Precis
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import ConvergenceWarning, LabelSwitchingWarning
-from gmm_bayes.inference.arguments import Arguments, data_hash, to_stored
+from gmm_bayes.inference.arguments import Arguments, check_model, data_hash, to_stored
 from gmm_bayes.inference.em.starts import check_init, check_start
-from gmm_bayes.inference.potential import ModelSpec, space
+from gmm_bayes.inference.potential import space
+from gmm_bayes.inference.rescue import rescued, save_unjudged
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.rows.placement import Placement
 from gmm_bayes.inference.rows.survey import Survey, survey
@@ -41,9 +43,8 @@ from gmm_bayes.inference.sampling.checkpoint.directory import (
 )
 from gmm_bayes.inference.sampling.checkpoint.disk import DiskRecorder
 from gmm_bayes.inference.sampling.checkpoint.recorder import MemoryRecorder, Recorder
-from gmm_bayes.inference.sampling.chees import ChEES
-from gmm_bayes.inference.sampling.nuts import NUTS
-from gmm_bayes.inference.sampling.registry import Sampler
+from gmm_bayes.inference.sampling.registry import check_sampler
+from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.inference.verdict.diagnosis import record_verdict
 from gmm_bayes.model.priors import Priors, default_priors
 
@@ -157,15 +158,19 @@ def fit(
     array([0.4, 0.6])
     """
     n_init = check_integer(n_init, "n_init", 1)
-    spec, sampler, init, words = _check_options(n_components, covariance_type, sampler, init, seed)
-    _check_more(precision, priors)
+    spec = check_model(n_components, covariance_type, priors)
+    sampler = check_sampler(sampler)
+    sampler.check_installed()
+    check_init(init)
+    seed = check_seed(seed)
+    check_choice(precision, "precision", PRECISIONS)
     folder = _check_checkpoint(checkpoint, checkpoint_seconds, sampler)
     where = Placement.of(device, mesh)
-    table, seen = _read(X, words, where)
+    table, seen = _read(X, seed, where)
     if isinstance(init, MixtureParameters):
         init = check_start(init, spec.n_components, table.values.shape[1])
     arguments = Arguments(
-        table, spec, sampler, init, n_init, words, device, where.shape, precision, priors, seen
+        table, spec, sampler, init, n_init, seed, device, where.shape, precision, priors, seen
     )
     cautions = _check_size(arguments)
     plan = plan_memory_of(arguments, where)
@@ -175,8 +180,8 @@ def fit(
         begin = time.perf_counter()
         prior_seed = integer_seed(seeds(arguments)[0])
         if priors is None:
-            priors = default_priors(table.values, spec.n_components, seed=prior_seed)
-        priors = priors.with_centers(table.values, spec.n_components, seed=prior_seed)
+            priors = default_priors(table, spec.n_components, seed=prior_seed)
+        priors = priors.with_centers(table, spec.n_components, seed=prior_seed)
         prior = priors.arrays(spec.n_components, table.values.shape[1])
         for caution in cautions:
             warn_data(caution)
@@ -201,7 +206,7 @@ def _check_checkpoint(checkpoint: Any, seconds: Any, sampler: Sampler) -> Path |
     folder = check_options(checkpoint, seconds)
     if not sampler.can_resume:
         raise ValueError(
-            f"checkpoint must be None with {type(sampler).__name__}, which cannot go on from one; "
+            f"checkpoint must be None with {sampler.kind}, which cannot go on from one; "
             "take sampler=NUTS()"
         )
     return folder
@@ -215,34 +220,11 @@ def _bytes(arguments: Arguments) -> int:
     return int(1.2 * 8 * (draws * numbers_per_draw + values.size)) + 2**20
 
 
-def _check_options(
-    n_components: Any, covariance_type: Any, sampler: Any, init: Any, seed: Any
-) -> tuple[ModelSpec, Sampler, InitMethod | MixtureParameters, np.ndarray]:
-    """Refuse what no data could be fitted with."""
-    k = check_n_components(n_components)
-    check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
-    sampler = NUTS() if sampler is None else sampler
-    if not isinstance(sampler, Sampler):
-        raise TypeError(
-            f"sampler must be a gmm_bayes.NUTS(...), ChEES(...) or Laplace(...), got {sampler!r}"
-        )
-    if isinstance(sampler, ChEES):
-        sampler.check_installed()
-    check_init(init)
-    return ModelSpec(k, covariance_type), sampler, init, check_seed(seed)
-
-
-def _check_more(precision: Any, priors: Any) -> None:
-    check_choice(precision, "precision", PRECISIONS)
-    if priors is not None and not isinstance(priors, Priors):
-        raise TypeError(f"priors must be a gmm_bayes.Priors, got {type(priors).__name__}")
-
-
-def _read(X: Any, words: np.ndarray, where: Placement) -> tuple[Table, Survey | None]:
+def _read(X: Any, seed: np.ndarray, where: Placement) -> tuple[Table, Survey | None]:
     """The rows; or a sample of those in a file, and what a look at all of them says."""
     if not isinstance(X, RowFile):
         return check_data(X, min_rows=2), None
-    seen = survey(X, words, shared=where.is_shared)
+    seen = survey(X, seed, shared=where.is_shared)
     return seen.sample, seen
 
 
@@ -254,10 +236,9 @@ def _check_size(arguments: Arguments) -> list[str]:
     n_parameters = COVARIANCE_STRUCTURES[spec.covariance_type].n_parameters(k, n_features)
     checked = table if arguments.seen is None else arguments.seen.checked
     cautions = check_fit_size(checked, k, n_parameters)
-    num_warmup = getattr(sampler, "num_warmup", None)
-    if num_warmup is not None and num_warmup < _FEW_WARMUP:
+    if sampler.num_warmup is not None and sampler.num_warmup < _FEW_WARMUP:
         cautions.append(
-            f"num_warmup={num_warmup} is short: below {_FEW_WARMUP} warm-up "
+            f"num_warmup={sampler.num_warmup} is short: below {_FEW_WARMUP} warm-up "
             "draws the step size and metric are rarely adapted"
         )
     return cautions
@@ -265,7 +246,8 @@ def _check_size(arguments: Arguments) -> list[str]:
 
 def judge(fitted: GMMFit) -> GMMFit:
     """Write the verdict into the record and warn the caller's caller if it is not a good one."""
-    diagnosis = record_verdict(fitted)
+    with rescued("the verdict", ".nc", partial(save_unjudged, fitted)):
+        diagnosis = record_verdict(fitted)
     if not diagnosis.ok:
         warnings.warn(
             "do not believe these chains yet: "

@@ -1,10 +1,8 @@
 """From checked arguments to labelled draws: one run, new or going on."""
 
-import dataclasses
 import json
 import time
-from functools import cache
-from importlib.metadata import version
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -16,18 +14,21 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.arguments import Arguments
 from gmm_bayes.inference.em.starts import em_start, match_to_prior, some_rows
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, space
+from gmm_bayes.inference.rescue import rescued, save_raw
 from gmm_bayes.inference.result import netcdf
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.result.tree import label_draws
 from gmm_bayes.inference.rows.placement import Placement, agree
 from gmm_bayes.inference.sampling.checkpoint.recorder import Recorder
 from gmm_bayes.inference.sampling.problem import Draws, Problem
-from gmm_bayes.inference.sampling.registry import Sampler
+from gmm_bayes.inference.sampling.registry import stored_sampler
+from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.inference.sampling.state import state_group
 from gmm_bayes.machine.compilation import forget_programs, persistent_cache
 from gmm_bayes.machine.devices import double_precision
 from gmm_bayes.machine.memory import MemoryPlan
 from gmm_bayes.machine.progress import wanted
+from gmm_bayes.machine.versions import versions
 from gmm_bayes.model.priors import PriorArrays
 
 __all__ = ["attributes", "device_name", "integer_seed", "plan_memory_of", "run", "seeds"]
@@ -43,8 +44,10 @@ def plan_memory_of(arguments: Arguments, where: Placement) -> MemoryPlan:
     InsufficientMemoryError
         If it cannot fit.
     """
-    here = space(arguments.spec, arguments.table.values.shape[1])
-    return where.plan(arguments.sampler, arguments.n_obs, here, arguments.precision)
+    here, sampler = space(arguments.spec, arguments.table.values.shape[1]), arguments.sampler
+    sampler.check_mesh(where.mesh)
+    groupings = sampler.groupings(where.device, where.mesh)
+    return where.plan(sampler.size(arguments.n_obs, here), groupings, arguments.precision)
 
 
 def run(
@@ -59,7 +62,6 @@ def run(
     """Sample from where the recorder says, and label the draws. There is no verdict yet."""
     table, spec, sampler = arguments.table, arguments.spec, arguments.sampler
     _, em_seed, *chain_seeds = seeds(arguments)
-    structure = COVARIANCE_STRUCTURES[spec.covariance_type]
     units = arguments.units
     forget_programs()
     with persistent_cache(), double_precision(), jax.default_device(where.device):
@@ -90,25 +92,44 @@ def run(
         rngs = [np.random.default_rng(seed) for seed in chain_seeds]
         n_obs = arguments.n_obs
         problem = Problem(data, spec, n_obs, find_start, rngs, recorder, plan.grouping)
+        _rehearse(arguments, prior, where)
         prepared = time.perf_counter()
         draws = sampler.run(problem, progress=wanted(progress) and jax.process_index() == 0)
         draws.seconds["initialise"] += prepared - begin
-        tree = label_draws(draws, table, prior, units, structure, n_obs)
-        if draws.state:
-            tree[SAMPLER_STATE] = state_group(draws.state, find_start(), prior, arguments.precision)
-    facts = {"precision": arguments.precision, **plan.facts, "rows_per_block": length}
-    draws.facts.update(where.facts, **facts)
-    if arguments.rows is not None:
-        assert arguments.seen is not None
-        where_from = {"digest": arguments.seen.digest, "n_obs": n_obs}
-        draws.facts["rows"] = {**arguments.rows.source, **where_from}
-    tree.attrs = attributes(spec, sampler, draws, arguments.words, where.device)
+        facts = {"precision": arguments.precision, **plan.facts, "rows_per_block": length}
+        draws.facts.update(where.facts, **facts)
+        if arguments.rows is not None:
+            assert arguments.seen is not None
+            where_from = {"digest": arguments.seen.digest, "n_obs": n_obs}
+            draws.facts["rows"] = {**arguments.rows.source, **where_from}
+        with rescued("labelling", ".npz", partial(save_raw, draws, units)):
+            fitted = _labelled(draws, arguments, prior, where)
+            if draws.state:
+                fitted.datatree[SAMPLER_STATE] = state_group(
+                    draws.state, find_start(), prior, arguments.precision
+                )
+    return fitted
+
+
+def _labelled(draws: Draws, arguments: Arguments, prior: PriorArrays, where: Placement) -> GMMFit:
+    spec, table = arguments.spec, arguments.table
+    structure = COVARIANCE_STRUCTURES[spec.covariance_type]
+    tree = label_draws(draws, table, prior, arguments.units, structure, arguments.n_obs)
+    tree.attrs = attributes(spec, arguments.sampler, draws, arguments.seed, where.device)
     return GMMFit(tree)
+
+
+def _rehearse(arguments: Arguments, prior: PriorArrays, where: Placement) -> None:
+    """Label a draw that nobody made: what cannot be labelled is to be known before the sampling."""
+    here = space(arguments.spec, arguments.table.values.shape[1])
+    stats = {name: np.zeros((1, 1)) for name in ("potential", "log_likelihood", "n_occupied")}
+    draws = Draws(here.sites(np.zeros((1, 1, here.dimension))), stats, {}, {})
+    _labelled(draws, arguments, prior, where)
 
 
 def seeds(arguments: Arguments) -> list[np.random.SeedSequence]:
     """Of the priors, of EM, and of each chain."""
-    return np.random.SeedSequence(arguments.words).spawn(2 + arguments.sampler.num_chains)
+    return np.random.SeedSequence(arguments.seed).spawn(2 + arguments.sampler.num_chains)
 
 
 def integer_seed(seed: np.random.SeedSequence) -> int:
@@ -120,7 +141,7 @@ def attributes(
     spec: ModelSpec,
     sampler: Sampler,
     draws: Draws,
-    words: np.ndarray,
+    seed: np.ndarray,
     device: jax.Device,
 ) -> dict[str, Any]:
     """What the run was, as strings and integers."""
@@ -129,12 +150,12 @@ def attributes(
         "format": netcdf.FORMAT,
         "format_version": netcdf.FORMAT_VERSION,
         **spec._asdict(),
-        "sampler": json.dumps({"kind": type(sampler).__name__, **dataclasses.asdict(sampler)}),
+        "sampler": json.dumps(stored_sampler(sampler)),
         "run": json.dumps(draws.facts),
-        "seed": json.dumps([int(word) for word in words]),
+        "seed": json.dumps([int(word) for word in seed]),
         "device": device_name(device),
         "timings": json.dumps(draws.seconds),
-        "versions": json.dumps({name: version(name) for name in packages}),
+        "versions": json.dumps(versions(packages)),
         "problems": json.dumps([]),
     }
 

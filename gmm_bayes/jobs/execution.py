@@ -2,7 +2,6 @@
 
 import logging
 import time
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from gmm_bayes.files.replace import replace_file
 from gmm_bayes.inference.sampling.checkpoint.files import holds_run
 from gmm_bayes.jobs import processes
 from gmm_bayes.jobs.journal import COMPLETE, journal
+from gmm_bayes.jobs.outcome import Outcome
 from gmm_bayes.jobs.output import (
     CONFIG_FILE,
     PICTURES,
@@ -28,9 +28,8 @@ from gmm_bayes.model.priors import Priors, default_priors
 
 if TYPE_CHECKING:
     from gmm_bayes.inference.result.gmm_fit import GMMFit
-    from gmm_bayes.inference.verdict.diagnosis import Diagnosis
 
-__all__ = ["Outcome", "execute"]
+__all__ = ["execute"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,29 +38,6 @@ _SWITCHED = (
     "components changed places between draws or cannot be told apart, so that an average per "
     "component means nothing; see align_labels"
 )
-
-
-@dataclass
-class Outcome:
-    """What a job came to.
-
-    Attributes
-    ----------
-    fit : GMMFit
-    diagnosis : Diagnosis
-    seconds : dict
-        By phase.
-    files : list of str
-        Names of what was written.
-    left_out : dict
-        Reasons, by name, for what was not written.
-    """
-
-    fit: "GMMFit"
-    diagnosis: "Diagnosis"
-    seconds: dict[str, float]
-    files: list[str] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def execute(job: Job) -> Outcome | None:
@@ -85,6 +61,7 @@ def execute(job: Job) -> Outcome | None:
     OutputError, OSError
         If the results cannot be written. What was written before is whole.
     """
+    from gmm_bayes.inference.rescue import rescuing_into
     from gmm_bayes.inference.verdict.diagnosis import diagnose
     from gmm_bayes.jobs import report
 
@@ -100,7 +77,7 @@ def execute(job: Job) -> Outcome | None:
             remove_checkpoint(job.directory)
             if job.config.runtime.checkpoint:
                 begin_checkpoint(job)
-        with listening(say):
+        with listening(say), rescuing_into(job.directory):
             fit = _sample_or_give_up(job)
         processes.part()
         say.phase("results")
@@ -151,14 +128,12 @@ def _priors(job: Job) -> Priors | None:
 
 def _sample(job: Job) -> "GMMFit":
     from gmm_bayes.inference import continuation, fit
-    from gmm_bayes.inference.sampling.chees import ChEES
-    from gmm_bayes.inference.sampling.nuts import NUTS
 
     config, chains = job.config, chains_directory(job.directory)
-    kind = {"nuts": NUTS, "chees": ChEES}[config.sampler.kind]
+    sampler = config.sampler.build()
     arguments: dict[str, Any] = {
         "covariance_type": config.model.covariance_type,
-        "sampler": kind(**config.sampler.settings),
+        "sampler": sampler,
         "init": config.init.method,
         "n_init": config.init.n_init,
         "seed": config.runtime.seed,
@@ -174,7 +149,7 @@ def _sample(job: Job) -> "GMMFit":
     # It may have been killed before the chains' checkpoint was made.
     if job.resumes and holds_run(chains):
         return continuation.resume(chains, job.rows, n_components=k, **arguments, **how)
-    where = chains if config.runtime.checkpoint and config.sampler.kind == "nuts" else None
+    where = chains if config.runtime.checkpoint and sampler.can_resume else None
     return fit.fit(job.rows, k, priors=_priors(job), checkpoint=where, **arguments, **how)
 
 
@@ -219,6 +194,9 @@ def _write_pictures(job: Job, outcome: Outcome) -> None:
     for function, name in PICTURES.items():
         if function == "plot_density" and len(job.feature_names) > 2:
             outcome.left_out[name] = "a density is drawn over one or two columns"
+            continue
+        if function == "plot_diagnostics" and outcome.fit.sampler.judged_by != "chains":
+            outcome.left_out[name] = f"draws of {outcome.fit.sampler.kind} are not chains"
             continue
         try:
             axes = getattr(plots, function)(outcome.fit)

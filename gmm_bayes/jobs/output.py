@@ -2,12 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from gmm_bayes.errors import OutputError
-from gmm_bayes.files.locks import LOCK_FILE, is_locked, locked
+from gmm_bayes.files import claim as claims
+from gmm_bayes.files.locks import LOCK_FILE, is_locked
 from gmm_bayes.jobs.journal import LOG_FILE, PROGRESS_FILE
 
 __all__ = [
@@ -64,7 +64,7 @@ def check_directory(directory: Path, *, force: bool, needed: int = 0) -> None:
     except OSError as error:
         raise OutputError(f"cannot use {directory}: {error.strerror}") from None
     if is_locked(directory):
-        raise OutputError(f"another run is writing to {directory}; wait for it, or name another")
+        raise OutputError(claims.busy(directory))
     if CHECKPOINT in files and not force:
         raise OutputError(
             f"{directory} holds the checkpoint of a run; go on with: gmm-bayes resume "
@@ -87,8 +87,7 @@ def check_directory(directory: Path, *, force: bool, needed: int = 0) -> None:
         )
 
 
-@contextmanager
-def claim(directory: Path) -> Iterator[None]:
+def claim(directory: Path) -> AbstractContextManager[None]:
     """Make a directory and keep other runs out of it; an empty one is removed again at the end.
 
     Raises
@@ -96,25 +95,7 @@ def claim(directory: Path) -> Iterator[None]:
     OutputError
         If it cannot be made or written to, or another run is in it.
     """
-    existed = directory.exists()
-    with ExitStack() as stack:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            if not existed:
-                stack.push(lambda *_: _remove_if_empty(directory))
-            stack.enter_context(locked(directory))
-        except BlockingIOError:
-            raise OutputError(
-                f"another run is writing to {directory}; wait for it, or name another"
-            ) from None
-        except OSError as error:
-            raise OutputError(f"cannot write to {directory}: {error.strerror}") from None
-        yield
-
-
-def _remove_if_empty(directory: Path) -> None:
-    with suppress(OSError):
-        directory.rmdir()
+    return claims.claim(directory, OutputError)
 
 
 def remove_stale(directory: Path) -> None:

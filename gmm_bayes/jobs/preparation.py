@@ -215,7 +215,8 @@ def _bytes(config: JobConfig, n_obs: int, n_features: int) -> int:
     from gmm_bayes.posterior.groups import PRIOR_DRAWS
 
     k, d, groups = config.model.n_components, n_features, config.output.groups
-    draws = config.sampler.num_chains * config.sampler.num_samples
+    sampler = config.sampler.build()
+    draws = sampler.num_chains * sampler.num_samples
     sampler_statistics = 8
     numbers = draws * (k * (1 + 2 * d + 2 * d * d) + sampler_statistics)
     numbers += n_obs * (d + k + 2)

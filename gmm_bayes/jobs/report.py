@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from gmm_bayes.inference.result.gmm_fit import GMMFit
+    from gmm_bayes.inference.sampling.sampler import Sampler
     from gmm_bayes.inference.verdict.diagnosis import Diagnosis
-    from gmm_bayes.jobs.execution import Outcome
+    from gmm_bayes.jobs.outcome import Outcome
     from gmm_bayes.jobs.preparation import Job
 
 __all__ = [
@@ -64,6 +65,7 @@ def to_json(job: "Job", outcome: "Outcome") -> str:
         "worse_chains": d.worse_chains,
         "labels_switched": d.switched,
         "prior_sensitivity": d.prior_sensitivity,
+        "pareto_k": d.pareto_k,
         "n_components": fit.n_components,
         "occupied_components": d.n_occupied,
         "data": {
@@ -145,18 +147,24 @@ def describe_job(job: "Job") -> str:
         "data": f"{job.source}: {len(job.rows)} rows, {_count(len(names), 'column')} ({some})",
         "model": f"{_count(model.n_components, 'component')}, {model.covariance_type} "
         f"covariances, {job.n_parameters} parameters, {config.priors.kind} priors",
-        "sampler": "ChEES, "
-        * (sampler.kind == "chees")
-        + f"{_count(sampler.num_chains, 'chain')} x ({_warmup(sampler.num_warmup)} + "
-        f"{sampler.num_samples}) draws, seed {config.runtime.seed}, "
+        "sampler": f"{_draws(sampler.build())} draws, seed {config.runtime.seed}, "
         f"device {config.runtime.device}",
         "output": str(job.directory),
     }
     return "\n".join(f"{name:<8} {fact}" for name, fact in facts.items())
 
 
-def _warmup(number: int | None) -> str:
-    return "warm-up as needed" if number is None else f"{number} warm-up"
+def _draws(sampler: "Sampler") -> str:
+    """How many draws a sampler makes, and which it is unless it is NUTS."""
+    draws = str(sampler.num_samples)
+    if sampler.warms_up:
+        number = (
+            "warm-up as needed" if sampler.num_warmup is None else f"{sampler.num_warmup} warm-up"
+        )
+        draws = f"({number} + {draws})"
+    if sampler.judged_by == "chains":
+        draws = f"{_count(sampler.num_chains, 'chain')} x {draws}"
+    return draws if sampler.kind == "NUTS" else f"{sampler.kind}, {draws}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -181,11 +189,13 @@ def describe_outcome(job: "Job", outcome: "Outcome") -> str:
 
 def _verdict(diagnosis: "Diagnosis", n_components: int) -> Iterator[str]:
     d = diagnosis
-    yield (
+    numbers = (
         f"{'nested ' * bool(d.num_superchains)}R-hat {d.rhat:.3f}, "
-        f"ESS {d.ess_bulk:.0f} (bulk) {d.ess_tail:.0f} (tail), "
-        f"{d.n_divergences} divergences, {d.n_occupied:.0f} of {n_components} components occupied"
+        f"ESS {d.ess_bulk:.0f} (bulk) {d.ess_tail:.0f} (tail), {d.n_divergences} divergences"
+        if np.isnan(d.pareto_k)
+        else f"Pareto k {d.pareto_k:.2f}, ESS {d.ess_bulk:.0f}"
     )
+    yield f"{numbers}, {d.n_occupied:.0f} of {n_components} components occupied"
     believe = "yes" if d.components_ok else "yes, but not component by component" if d.ok else "NO"
     yield f"believe it? {believe}"
     for title, entries in (("problem", d.problems), ("advice", d.advice), ("note", d.notes)):

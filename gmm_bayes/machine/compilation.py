@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jax
+import platformdirs
 from jax.experimental.compilation_cache import compilation_cache
 
 __all__ = ["SWITCH", "cache_folder", "forget_programs", "persistent_cache"]
@@ -85,8 +86,8 @@ def cache_folder() -> Path | None:
     if os.environ.get(SWITCH, "on").lower() in ("off", "0", "no"):
         return None
     try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
-        folder = root / "gmm_bayes" / f"xla-{_processor()}"
+        root = platformdirs.user_cache_path("gmm_bayes", appauthor=False).absolute()
+        folder = root / f"xla-{_processor()}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (folder, folder.parent):
             status = path.stat()

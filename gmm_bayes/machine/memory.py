@@ -1,14 +1,15 @@
 """Does it fit? Memory counted before the run, and what is there."""
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import psutil
 
 from gmm_bayes._vocabulary import Precision
 from gmm_bayes.core.likelihood import rows_in_blocks
+from gmm_bayes.core.unconstrained import Space
 from gmm_bayes.errors import InsufficientMemoryError
 
 __all__ = ["MemoryPlan", "ProblemSize", "available_memory", "device_memory", "plan_memory"]
@@ -54,6 +55,14 @@ class ProblemSize(NamedTuple):
     precision: Precision = "float64"
     n_shares: int = 1
     n_groups: int = 1
+
+    @classmethod
+    def of(
+        cls, n_obs: int, space: Space, num_chains: int, num_samples: int, **more: Any
+    ) -> "ProblemSize":
+        """Of so many rows, and a model's unconstrained parameters."""
+        shape = (n_obs, space.n_features, space.n_components, space.dimension)
+        return cls(*shape, num_chains, num_samples, **more)
 
 
 class MemoryPlan(NamedTuple):
@@ -133,19 +142,15 @@ def available_memory(device: jax.Device | None) -> int | None:
     if device is not None and device.platform != "cpu":
         stats = _stats(device)
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0) if stats else None
-    found = [_free_of_machine(), _left_of_address_space(), *_left_of_groups()]
-    known = [number for number in found if number is not None]
-    return max(min(known), 0) if known else None
+    found = [psutil.virtual_memory().available, _left_of_address_space(), *_left_of_groups()]
+    return max(min(number for number in found if number is not None), 0)
 
 
 def device_memory(device: jax.Device) -> int | None:
     """Return the bytes of memory that a device has, a CPU being the machine; None if unknown."""
     if device.platform != "cpu":
         return _stats(device).get("bytes_limit")
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
+    return psutil.virtual_memory().total
 
 
 def _count(
@@ -231,31 +236,22 @@ def _stats(device: jax.Device) -> dict[str, Any]:
         return {}
 
 
-def _free_of_machine() -> int | None:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
 def _left_of_address_space() -> int | None:
-    try:
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit == resource.RLIM_INFINITY:
-            return None
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (ImportError, OSError, ValueError):
+    process = psutil.Process()
+    # Only Linux can say.
+    if not hasattr(process, "rlimit"):
         return None
-    return limit - used
+    limit = process.rlimit(psutil.RLIMIT_AS)[0]
+    if limit == psutil.RLIM_INFINITY:
+        return None
+    return limit - process.memory_info().vms
 
 
 def _left_of_groups() -> Iterator[int]:
-    """What the control groups of the process leave, as containers and batch systems set them."""
+    """What the control groups of the process leave, as containers and batch systems set them.
+
+    psutil knows the machine and the process, but not these.
+    """
     names = (
         ("", "memory.max", "memory.current", "inactive_file"),
         ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

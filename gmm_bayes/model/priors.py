@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gmm_bayes._validation import (
+    Table,
     check_data,
     check_finite,
     check_fit_size,
@@ -158,9 +159,7 @@ class Priors:
         """Return the same priors with `mean_loc` filled by the k-means centroids of `X`."""
         if self.mean_loc is not None:
             return self
-        table = check_data(X, min_rows=2)
-        n_components = check_n_components(n_components, len(table.values))
-        check_fit_size(table, n_components, 0)
+        table, n_components = _checked(X, n_components)
         return self.replace(mean_loc=kmeans_centers(table.values, n_components, seed=seed))
 
     def arrays(self, n_components: int, n_features: int) -> PriorArrays:
@@ -296,15 +295,23 @@ def default_priors(X: Any, n_components: int, *, seed: int = 0) -> Priors:
     TypeError, ValueError
         If `X` is not a table of finite numbers with some spread, or `n_components` is not possible.
     """
-    table = check_data(X, min_rows=2)
-    n_components = check_n_components(n_components, len(table.values))
-    check_fit_size(table, n_components, 0)
+    table, n_components = _checked(X, n_components)
     spread = table.values.std(axis=0)
     return Priors(
         mean_loc=kmeans_centers(table.values, n_components, seed=seed),
         mean_covariance=np.diag(spread**2),
         scale_scale=spread,
     )
+
+
+def _checked(X: Any, n_components: Any) -> tuple[Table, int]:
+    """A table to be fitted and a number of components; a `Table` was checked before."""
+    if isinstance(X, Table):
+        return X, n_components
+    table = check_data(X, min_rows=2)
+    n_components = check_n_components(n_components, len(table.values))
+    check_fit_size(table, n_components, 0)
+    return table, n_components
 
 
 def _words(value: Any) -> str:

@@ -73,7 +73,8 @@ def plot_diagnostics(fit: GMMFit) -> dict[str, Axes]:
     check_fit(fit)
     if fit.sampler.judged_by != "chains":
         raise ValueError(
-            "plot_diagnostics must have chains, got draws of Laplace; diagnose(fit) judges those"
+            f"plot_diagnostics must have chains, got draws of {fit.sampler.kind}; diagnose(fit) "
+            "judges those"
         )
     found = diagnose(fit)
     lines = _verdict(found)
@@ -89,7 +90,7 @@ def plot_diagnostics(fit: GMMFit) -> dict[str, Axes]:
     _draw_rhat(axes["rhat"], table, judged=_judged(table, found))
     _draw_ess(axes["ess"], table, _judged(table, found), found.ess_needed)
     _draw_chains(axes["chains"], fit, found)
-    _draw_energy(axes["energy"], found)
+    _draw_energy(axes["energy"], found, known="energy" in fit.sample_stats)
     return axes
 
 
@@ -277,7 +278,12 @@ def _draw_chains(ax: Axes, fit: GMMFit, found: Diagnosis) -> None:
     _by_chain(ax, len(draws))
 
 
-def _draw_energy(ax: Axes, found: Diagnosis) -> None:
+def _draw_energy(ax: Axes, found: Diagnosis, *, known: bool) -> None:
+    ax.set_title("E-BFMI (energy)", fontsize="medium")
+    if not known:
+        ax.text(0.5, 0.5, "this sampler\nhas no energy", ha="center", transform=ax.transAxes)
+        ax.set_axis_off()
+        return
     lowest = THRESHOLDS["e_bfmi"]
     values = np.nan_to_num(found.e_bfmi)
     colours = [
@@ -287,7 +293,6 @@ def _draw_energy(ax: Axes, found: Diagnosis) -> None:
     ax.scatter(range(len(values)), values, c=colours, s=28, zorder=2, gid="marks")
     ax.axhline(lowest, color=DATA_COLOUR, linestyle="--", linewidth=0.9)
     ax.set_ylim(0, max(1.2, 1.15 * values.max()))
-    ax.set_title("E-BFMI (energy)", fontsize="medium")
     _by_chain(ax, len(values), "superchain" if found.num_superchains else "chain")
 
 

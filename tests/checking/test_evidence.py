@@ -228,7 +228,7 @@ def renumbered_at_random(fit):
 
 def test_numbering_of_the_draws_does_not_matter(symmetric_fit):
     mixed = renumbered_at_random(symmetric_fit)
-    assert gb.inference.measures.labels_switched(mixed)
+    assert gb.inference.verdict.measures.labels_switched(mixed)
     plain, mixed = log_evidence(symmetric_fit), log_evidence(mixed)
     check(mixed, plain.log_evidence, 0.05, plain.error)
 

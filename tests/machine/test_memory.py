@@ -152,7 +152,7 @@ MEASURED = """
 import json, warnings
 import numpy as np
 import gmm_bayes as gb
-from gmm_bayes.inference import placement
+from gmm_bayes.inference.rows import placement
 
 def status(name):
     lines = open("/proc/self/status").read().splitlines()

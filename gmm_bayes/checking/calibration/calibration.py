@@ -15,6 +15,7 @@ from gmm_bayes.checking.calibration.verdict import Calibration
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.sampling.nuts import NUTS
+from gmm_bayes.inference.sampling.registry import check_sampler
 from gmm_bayes.machine.devices import find_device
 from gmm_bayes.machine.progress import wanted
 from gmm_bayes.model.priors import Priors
@@ -114,14 +115,14 @@ def simulation_based_calibration(
     spec = _check_sizes(n_components, n_features, n_obs, covariance_type)
     num_simulations = check_integer(num_simulations, "num_simulations", _FEWEST_SIMULATIONS)
     sampler = _check_sampler(sampler)
-    words = check_seed(seed)
+    seed = check_seed(seed)
     chosen = find_device(device)
     sizes = (spec.n_components, n_features)
     priors = _check_priors(priors, "priors", *sizes)
     given = priors if sampling_priors is None else sampling_priors
     given = _check_priors(given, "sampling_priors", *sizes)
     prior = priors.arrays(*sizes)
-    truth_seed, sampler_seed, rank_seed = np.random.SeedSequence(words).spawn(3)
+    truth_seed, sampler_seed, rank_seed = np.random.SeedSequence(seed).spawn(3)
     truths, X = simulate(prior, spec, n_obs, num_simulations, truth_seed)
     draws, facts = draw_posteriors(
         X,
@@ -140,7 +141,7 @@ def simulation_based_calibration(
         "n_features": n_features,
         "n_obs": n_obs,
         "sampler": repr(sampler),
-        "seed": [int(word) for word in words],
+        "seed": [int(word) for word in seed],
     }
     return Calibration(ranks, ess, facts, _NUM_RANKED, num_simulations, priors, given, settings)
 
@@ -156,8 +157,7 @@ def _check_sizes(n_components: Any, n_features: Any, n_obs: Any, covariance_type
 def _check_sampler(sampler: Any) -> NUTS:
     if sampler is None:
         return NUTS(num_samples=_NUM_SAMPLES, num_chains=1)
-    if not isinstance(sampler, NUTS):
-        raise TypeError(f"sampler must be a gmm_bayes.NUTS(...), got {sampler!r}")
+    sampler = check_sampler(sampler, many=True)
     total = sampler.num_chains * sampler.num_samples
     if total < _NUM_RANKED:
         raise ValueError(

@@ -9,14 +9,11 @@ from gmm_bayes._vocabulary import (
     WEIGHTS,
 )
 from gmm_bayes.core.covariance import CovarianceStructure
-from gmm_bayes.core.draws import draw_scores
+from gmm_bayes.core.draws import log_density_and_entropy
+from gmm_bayes.inference.verdict.log_priors import log_priors_at
 from gmm_bayes.model.priors import PriorArrays
 
 __all__ = ["quantities"]
-
-_TINY = np.finfo(float).tiny
-# Numbers held at once.
-_CHUNK = 2**22
 
 
 def quantities(
@@ -103,43 +100,29 @@ def _of_rows(
     X: np.ndarray, anchors: np.ndarray, weights: np.ndarray, means: np.ndarray, tril: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log-likelihood (S,), mean entropy of the responsibilities (S,), log density at anchors."""
-    points, n_obs = np.concatenate([X, anchors]), len(X)
-    size = max(1, _CHUNK // (means[0].size * len(points)))
-    out = []
-    for begin in range(0, len(means), size):
-        some = slice(begin, begin + size)
-        # Squares of distances from an empty component may overflow.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            scores = draw_scores(points, weights[some], means[some], tril[some])
-        largest = scores.max(axis=1)
-        shares = np.exp(scores - largest[:, None])
-        total = shares.sum(axis=1)
-        log_density = largest + np.log(total)
-        shares /= total[:, None]
-        terms = shares * np.log(np.maximum(shares, _TINY))
-        entropy = -terms[..., :n_obs].sum(axis=1).mean(axis=1)
-        out.append((log_density[:, :n_obs].sum(axis=1), entropy, log_density[:, n_obs:]))
-    likelihood, entropy, at_anchors = (np.concatenate(parts) for parts in zip(*out, strict=True))
-    return likelihood, entropy, at_anchors
+    n_obs = len(X)
+    log_density, entropy = log_density_and_entropy(
+        np.concatenate([X, anchors]), weights, means, tril
+    )
+    return (
+        log_density[:, :n_obs].sum(axis=1),
+        entropy[:, :n_obs].mean(axis=1),
+        log_density[:, n_obs:],
+    )
 
 
 def _log_prior(
     sites: dict[str, np.ndarray], prior: PriorArrays, structure: CovarianceStructure
 ) -> np.ndarray:
-    """Log prior density of the sites, shape (S,), up to a constant."""
-    concentration = np.asarray(prior.weight_concentration)
-    log_weights = np.log(np.maximum(sites[WEIGHTS], _TINY))
-    total = ((concentration - 1) * log_weights).sum(axis=1)
-    away = np.linalg.solve(prior.mean_scale_tril, (sites[MEANS] - prior.mean_loc)[..., None])
-    total -= 0.5 * (away**2).sum(axis=(1, 2, 3))
-    scale = np.asarray(prior.scale_scale)
-    if structure.shares_scale:
-        scale = np.sqrt(np.mean(scale**2))
-    spread = np.log(sites[SCALES]) - np.log(scale)
-    total -= _sum(np.logaddexp(0, 2 * spread))
+    """Log prior density of the sites, shape (S,), up to a constant: of correlation matrices.
+
+    The model has their Cholesky factors L, whose density is larger by the product of L_ii^(D - i).
+    """
+    total = np.sum(list(log_priors_at(sites, prior, structure).values()), axis=0)
     if CORRELATION_CHOLESKY in sites:
         diagonal = np.diagonal(sites[CORRELATION_CHOLESKY], axis1=-2, axis2=-1)
-        total += 2 * (prior.correlation_concentration - 1) * _sum(np.log(diagonal))
+        power = np.arange(diagonal.shape[-1])[::-1]
+        total -= _sum(power * np.log(diagonal))
     return total
 
 

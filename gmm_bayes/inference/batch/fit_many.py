@@ -24,6 +24,7 @@ from gmm_bayes._vocabulary import INIT_METHODS, CovarianceType, InitMethod
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.errors import ConvergenceWarning
+from gmm_bayes.inference.arguments import check_model
 from gmm_bayes.inference.batch.result import DataSet, ManyFits
 from gmm_bayes.inference.batch.sampling import ManyDraws, sample_many, stack
 from gmm_bayes.inference.em.starts import em_starts, match_to_prior
@@ -32,6 +33,7 @@ from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.run import attributes, integer_seed
 from gmm_bayes.inference.sampling.nuts import NUTS
 from gmm_bayes.inference.sampling.problem import Draws
+from gmm_bayes.inference.sampling.registry import check_sampler
 from gmm_bayes.machine.compilation import forget_programs, persistent_cache
 from gmm_bayes.machine.devices import double_precision, find_device
 from gmm_bayes.machine.progress import wanted
@@ -126,12 +128,12 @@ def fit_many(
     check_choice(init, "init", INIT_METHODS)
     check_integer(n_init, "n_init", 1)
     spec, sampler = _check_options(n_components, covariance_type, priors, sampler)
-    words = check_seed(seed)
+    seed = check_seed(seed)
     tables = _tables(datasets, spec)
     chosen_device = find_device(device)
-    seeds = {name: _seeds(words, table.values) for name, table in tables.items()}
+    seeds = {name: _seeds(seed, table.values) for name, table in tables.items()}
     sets = [_data_set(name, t, spec, priors, seeds[name][0]) for name, t in tables.items()]
-    describe = partial(_attributes, spec=spec, sampler=sampler, words=words, device=chosen_device)
+    describe = partial(_attributes, spec=spec, sampler=sampler, seed=seed, device=chosen_device)
     judged: list[ManyFits] = []
 
     def trusted(draws: ManyDraws) -> np.ndarray:
@@ -174,20 +176,13 @@ def fit_many(
 
 def _check_options(
     n_components: Any, covariance_type: Any, priors: Any, sampler: Any
-) -> tuple[ModelSpec, NUTS]:
+) -> tuple[ModelSpec, Any]:
     """Refuse what no set could be fitted with."""
-    k = check_n_components(n_components)
-    check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
-    sampler = NUTS() if sampler is None else sampler
-    if not isinstance(sampler, NUTS):
-        raise TypeError(f"sampler must be a gmm_bayes.NUTS(...), got {sampler!r}")
-    if not isinstance(priors, Priors | None):
-        raise TypeError(f"priors must be a gmm_bayes.Priors, got {type(priors).__name__}")
-    return ModelSpec(k, covariance_type), sampler
+    return check_model(n_components, covariance_type, priors), check_sampler(sampler, many=True)
 
 
 def _attributes(draws: Draws, i: int, **run: Any) -> dict[str, Any]:
-    return attributes(run["spec"], run["sampler"], draws, run["words"], run["device"])
+    return attributes(run["spec"], run["sampler"], draws, run["seed"], run["device"])
 
 
 def _tables(datasets: Any, spec: ModelSpec) -> dict[Hashable, Any]:
@@ -223,7 +218,7 @@ def _tables(datasets: Any, spec: ModelSpec) -> dict[Hashable, Any]:
     return tables
 
 
-def _seeds(words: np.ndarray, X: np.ndarray) -> list[np.random.SeedSequence]:
+def _seeds(seed: np.ndarray, X: np.ndarray) -> list[np.random.SeedSequence]:
     """Seeds of a set's prior centres, EM starts and chains: of the user's seed and its rows.
 
     Not of its place, so that it may stand anywhere; and not of the seed alone, or the errors of
@@ -231,7 +226,7 @@ def _seeds(words: np.ndarray, X: np.ndarray) -> list[np.random.SeedSequence]:
     """
     digest = hashlib.sha256(np.ascontiguousarray(X).tobytes()).digest()
     own = np.frombuffer(digest[:16], np.uint32)
-    return np.random.SeedSequence([*map(int, words), *map(int, own)]).spawn(3)
+    return np.random.SeedSequence([*map(int, seed), *map(int, own)]).spawn(3)
 
 
 def _data_set(
@@ -243,9 +238,9 @@ def _data_set(
 ) -> DataSet:
     k, number = spec.n_components, integer_seed(seed)
     if priors is None:
-        own = default_priors(table.values, k, seed=number)
+        own = default_priors(table, k, seed=number)
     else:
-        own = priors.with_centers(table.values, k, seed=number)
+        own = priors.with_centers(table, k, seed=number)
     units = Standardization.of(table.values, COVARIANCE_STRUCTURES[spec.covariance_type])
     return DataSet(name, table, own.arrays(k, table.values.shape[1]), units)
 

@@ -17,7 +17,7 @@ from gmm_bayes.inference.result.tree import label_draws
 from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.sampling.nuts import NUTS
 from gmm_bayes.inference.sampling.problem import Draws
-from gmm_bayes.inference.verdict.agreement import Agreement, agreement, label_free_draws
+from gmm_bayes.inference.verdict.agreement import agreement_of_sets, label_free_draws
 from gmm_bayes.inference.verdict.diagnosis import THRESHOLDS, record_verdict
 from gmm_bayes.inference.verdict.measures import e_bfmi
 from gmm_bayes.model.priors import PriorArrays
@@ -117,9 +117,7 @@ class ManyFits:
             "rhat": joined["rhat"],
             "ess_bulk": joined["ess_bulk"],
             "n_divergences": stats["diverging"].sum(axis=(1, 2)),
-            "n_max_tree_depth": (stats["n_steps"] >= 2**self.sampler.max_tree_depth - 1).sum(
-                (1, 2)
-            ),
+            "n_max_tree_depth": (stats["n_steps"] >= self.sampler.longest_trajectory).sum((1, 2)),
             "e_bfmi": [e_bfmi(energy).min() for energy in stats["energy"]],
             "adapted": self.draws.facts["adapted"],
             "n_gradients": self.draws.facts["n_gradients"],
@@ -150,7 +148,7 @@ class ManyFits:
             sites[SCALES], sites.get(CORRELATION_CHOLESKY), self.spec.n_components, n_features
         )
         values = label_free_draws(sites, tril @ np.swapaxes(tril, -1, -2), stats)
-        found: Agreement = agreement(values)
+        found = agreement_of_sets(values)
         weights = -np.sort(-sites[WEIGHTS], axis=-1).mean(axis=(1, 2))
         return {**found._asdict(), "weights": weights}
 

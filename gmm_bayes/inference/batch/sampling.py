@@ -24,7 +24,7 @@ from gmm_bayes.inference.sampling.coordinates import AffineMap
 from gmm_bayes.inference.sampling.nuts import NUTS
 from gmm_bayes.inference.sampling.nuts_driver import Adaptation, Settings, Warmup, run_group
 from gmm_bayes.inference.sampling.problem import Problem, describe
-from gmm_bayes.inference.sampling.starts import LARGEST_DEPARTURE
+from gmm_bayes.inference.sampling.starts import LARGEST_DEPARTURE, chain_keys
 from gmm_bayes.machine.devices import cpu_cores
 from gmm_bayes.machine.progress import Progress
 from gmm_bayes.machine.threads import in_background, run_in_threads
@@ -150,10 +150,12 @@ def sample_many(
     seeds = _children(seed, n_sets) if isinstance(seed, np.random.SeedSequence) else seed
     rngs = [[*map(np.random.default_rng, _children(s, sampler.num_chains))] for s in seeds]
     size = min(sets_per_block or _SETS_PER_BLOCK, n_sets)
-    programs = SetPrograms(_adaptation(sampler), spec, size, sampler.num_chains)
-    compiling = partial(programs.compile, _block(data, np.zeros(size, int)))
+    identity = np.broadcast_to(np.eye(here.dimension), (size, here.dimension, here.dimension))
+    blank = AffineMap(np.zeros((size, here.dimension)), identity)
+    some = Settings(Warmup(0, False, 0.5), blank, _block(data, np.zeros(size, int)))
+    programs = SetPrograms(_adaptation(sampler), spec, sampler.num_chains, some)
     # Not beside the search for modes: see `plan_many`.
-    with in_background(compiling, device, alone=True) as job:
+    with in_background(programs.compile, device, alone=True) as job:
         most = LARGEST_DEPARTURE if trusted is None else _WORTH_A_TRY
         plans = plan_many(data, z, spec, rngs, sampler.preconditioning, size, device, most)
         initialised = time.perf_counter()
@@ -163,7 +165,7 @@ def sample_many(
 
     def sample(sets: np.ndarray) -> None:
         keys = np.zeros((n_sets, sampler.num_chains, 2), np.uint32)
-        keys[sets] = [[r.integers(0, 2**32, 2, dtype=np.uint32) for r in rngs[i]] for i in sets]
+        keys[sets] = [chain_keys(rngs[i]) for i in sets]
         jobs = _jobs(plans, sets, sampler, size)
         total = sum(size * sampler.num_chains * _draws(j, sampler) for j in jobs)
         with Progress(total, shown=progress) as bar:
@@ -216,9 +218,9 @@ def _run(
     affine = AffineMap(plans.affine.loc[job.sets], plans.affine.factor[job.sets])
     of_block = programs.with_settings(Settings(job.warmup, affine, some))
     # A group of `run_group` is all chains of all sets of the block.
-    starts, words = (a[job.sets].reshape(-1, a.shape[-1]) for a in (plans.starts, keys))
+    starts, own = (a[job.sets].reshape(-1, a.shape[-1]) for a in (plans.starts, keys))
     record, call = MemoryGroup(), _SECONDS_PER_CALL
-    fields = run_group(of_block, sampler.num_samples, starts, words, record, bar, stop, call)
+    fields = run_group(of_block, sampler.num_samples, starts, own, record, bar, stop, call)
     shape = (len(job.sets), sampler.num_chains)
     fields = {name: a.reshape(*shape, *a.shape[1:]) for name, a in fields.items()}
     for place, i in enumerate(job.sets[: job.n_real]):

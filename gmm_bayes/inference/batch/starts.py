@@ -1,4 +1,4 @@
-"""How the chains of many data sets begin: the rules of `sampling.starts`, a block of sets at a time."""
+"""How the chains of many data sets begin: the rules of `sampling.starts`, block by block."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +14,13 @@ from gmm_bayes.inference.em.starts import jitter
 from gmm_bayes.inference.potential import Data, ModelSpec, mixture_at, site_values, space
 from gmm_bayes.inference.sampling.coordinates import AffineMap
 from gmm_bayes.inference.sampling.mode import inverse_factor
-from gmm_bayes.inference.sampling.starts import ATTEMPTS, LARGEST_DEPARTURE, PROBES
+from gmm_bayes.inference.sampling.starts import (
+    ATTEMPTS,
+    LARGEST_DEPARTURE,
+    PROBES,
+    until_finite,
+    worst_difference,
+)
 from gmm_bayes.machine.threads import run_in_threads
 
 __all__ = ["Plans", "blocks_of", "plan_many", "plan_plainly"]
@@ -146,27 +152,18 @@ class _Block(NamedTuple):
         probes = self._per_set(lambda i: self.rngs[i][0].standard_normal((PROBES, z.shape[1])))
         _, gradients = self._at(probes)
         white = gradients @ affine.factor[self.sets] - probes
-        departure = np.sqrt(np.mean(white**2, axis=-1)).max(axis=1)
+        departure = worst_difference(white)
         departure[[factor is None for factor in factored]] = np.nan
         facts["departure_from_normal"][self.sets] = departure
         hopeful = departure < largest_departure
-        for _ in range(ATTEMPTS):
-            left = hopeful & ~facts["adapted"][self.sets]
-            if not left.any():
-                break
-            starts = self._per_chain(left, lambda i, rng: rng.standard_normal(z.shape[1]))
-            self._take(left, starts, adapted=True)
+        self._take(hopeful, lambda i, rng: rng.standard_normal(z.shape[1]), adapted=True)
         for i in self.sets[~facts["adapted"][self.sets]]:
             affine.loc[i], affine.factor[i] = 0, np.eye(z.shape[1])
 
     def start_plainly(self, z: np.ndarray) -> None:
         """Start the other sets near their mixtures, in the model's own coordinates."""
         left = ~self.plans.facts["adapted"][self.sets]
-        for _ in range(ATTEMPTS):
-            if not left.any():
-                return
-            starts = self._per_chain(left, lambda i, rng: self._near(z[i], i, rng))
-            left &= ~self._take(left, starts, adapted=False)
+        left &= ~self._take(left, lambda i, rng: self._near(z[i], i, rng), adapted=False)
         if left.any():
             raise InferenceError(
                 f"the log density of set {self.sets[left][0]} is not finite at {ATTEMPTS} sets of "
@@ -174,14 +171,22 @@ class _Block(NamedTuple):
                 "data"
             )
 
-    def _take(self, left: np.ndarray, starts: np.ndarray, *, adapted: bool) -> np.ndarray:
-        """Keep the starts of those sets at all of whose starts the density is finite."""
-        values, gradients = self._at(starts)
-        finite = np.isfinite(values).all(axis=1) & np.isfinite(gradients).all(axis=(1, 2))
-        good = left & finite
-        self.plans.starts[self.sets[good]] = starts[good]
-        self.plans.facts["adapted"][self.sets[good]] = adapted
-        return good
+    def _take(self, wanted: np.ndarray, draw: Callable[..., Any], *, adapted: bool) -> np.ndarray:
+        """Keep starts of those sets at all of whose starts the density is finite."""
+
+        def of_set(place: int) -> np.ndarray:
+            i = self.sets[place]
+            return np.stack([draw(i, rng) for rng in self.rngs[i]])
+
+        def are_finite(starts: np.ndarray) -> np.ndarray:
+            values, gradients = self._at(starts)
+            return np.isfinite(values).all(axis=1) & np.isfinite(gradients).all(axis=(1, 2))
+
+        starts, found = until_finite(wanted, of_set, are_finite)
+        if found.any():
+            self.plans.starts[self.sets[found]] = starts[found]
+            self.plans.facts["adapted"][self.sets[found]] = adapted
+        return found
 
     def _near(self, z: np.ndarray, i: int, rng: np.random.Generator) -> np.ndarray:
         n_features = self.data.n_features
@@ -207,11 +212,3 @@ class _Block(NamedTuple):
 
     def _per_set(self, draw: Callable[[int], np.ndarray]) -> np.ndarray:
         return np.stack([draw(i) for i in self.sets])
-
-    def _per_chain(self, left: np.ndarray, draw: Callable[..., np.ndarray]) -> np.ndarray:
-        """Starts (n, num_chains, dimension); where none are needed, none are drawn."""
-        starts = np.zeros((len(self.sets), *self.plans.starts.shape[1:]))
-        for place in np.flatnonzero(left):
-            i = self.sets[place]
-            starts[place] = [draw(i, rng) for rng in self.rngs[i]]
-        return starts

@@ -33,7 +33,8 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import FileFormatError
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.result import netcdf
-from gmm_bayes.inference.sampling.registry import Sampler, restore_sampler
+from gmm_bayes.inference.sampling.registry import restore_sampler
+from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.model.priors import Priors
 
 __all__ = ["GMMFit", "check_fit", "load", "refuse_marginal", "refuse_sample"]

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from gmm_bayes._row_files import RowFile
-from gmm_bayes.core.likelihood import RowBlocks, rows_in_blocks
+from gmm_bayes.core.likelihood import RowBlocks, blank_blocks, fill_block, rows_in_blocks
 from gmm_bayes.inference.rows.standardization import Standardization
 
 __all__ = ["FileBlocks"]
@@ -76,9 +76,7 @@ class FileBlocks(NamedTuple):
         nearest = np.concatenate([tree.query(block[1:].T)[1] for block in values])[:n_rows]
         order = np.argsort(nearest, kind="stable")
         ends = np.cumsum(np.bincount(nearest, minlength=tree.n))
-        small = np.zeros((self.per_share, *values.shape[1:]), np.float32)
-        weights = np.zeros((self.per_share, self.length))
-        shift = np.stack([np.eye(values.shape[1])] * self.per_share)
+        blocks = blank_blocks(self.per_share, values.shape[1] - 1, self.length, "float32")
         begin = 0
         for block in range(self.per_share):
             # Up to the end of those with the same centre.
@@ -87,10 +85,6 @@ class FileBlocks(NamedTuple):
             if not len(picked):
                 break
             source, column = np.divmod(picked, self.length)
-            rows = values[source, 1:, column]
-            shift[block, 1:, 0] = rows.mean(axis=0)
-            small[block, 0, : len(rows)] = 1
-            small[block, 1:, : len(rows)] = (rows - shift[block, 1:, 0]).T
-            weights[block, : len(rows)] = 1
-            begin += len(rows)
-        return RowBlocks(small, weights, shift)
+            fill_block(blocks, block, values[source, 1:, column])
+            begin += len(picked)
+        return blocks

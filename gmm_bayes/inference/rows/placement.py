@@ -1,6 +1,6 @@
 """Rows and priors onto one device, or spread over several."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,6 @@ from gmm_bayes._vocabulary import CHAINS_AXIS, ROWS_AXIS, Precision
 from gmm_bayes.core.likelihood import ROWS_PER_BLOCK, RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.core.sharding import Split
-from gmm_bayes.core.unconstrained import Space
 from gmm_bayes.inference.rows.file_blocks import FileBlocks
 from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.machine.devices import find_device, find_mesh, make_mesh
@@ -95,25 +94,22 @@ class Placement(NamedTuple):
             facts["n_processes"] = len({d.process_index for d in self.mesh.devices.flat})
         return facts
 
-    def plan(self, sampler: Any, n_obs: int, space: Space, precision: Precision) -> MemoryPlan:
-        """Choose the length of blocks and the number of chains at once, for NUTS or Laplace.
+    def plan(
+        self, size: ProblemSize, groupings: Iterator[tuple[int, int]], precision: Precision
+    ) -> MemoryPlan:
+        """Choose the length of blocks and the number of chains at once.
 
         Raises
         ------
-        ValueError
-            If the sampler cannot use the mesh.
         InsufficientMemoryError
             If the fit cannot fit.
         """
-        sampler.check_mesh(self.mesh)
-        size: ProblemSize = sampler.size(n_obs, space)
         size, n_local = size._replace(precision=precision, n_shares=self.n_shares), 1
         if self.mesh is not None:
             size = size._replace(n_groups=self.mesh.shape[CHAINS_AXIS])
             n_local = len(self.mesh.local_devices)
         on_cpu = self.device.platform == "cpu"
         wanted = ROWS_PER_BLOCK[size.precision] if on_cpu else _GPU_ROWS_PER_BLOCK
-        groupings = sampler.groupings(self.device, self.mesh)
         return plan_memory(size, groupings, wanted, self.device, n_local)
 
     def blocks(

@@ -1,23 +1,24 @@
 """ChEES-HMC: settings of many short chains that share their step size and trajectory length."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 
-import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from gmm_bayes._validation import check_integer, check_probability
 from gmm_bayes.core.unconstrained import Space
-from gmm_bayes.errors import MissingDependencyError
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.sampling.chees_driver import Program, Settings
 from gmm_bayes.inference.sampling.mode import blank_map
 from gmm_bayes.inference.sampling.nuts_driver import draws_per_call
 from gmm_bayes.inference.sampling.plan import Plan
 from gmm_bayes.inference.sampling.problem import Draws, Problem, describe
+from gmm_bayes.inference.sampling.sampler import (
+    AtLeast0,
+    AtLeast1,
+    AtLeast2,
+    Probability,
+    Sampler,
+)
 from gmm_bayes.inference.sampling.starts import adapted_plan, is_near_normal
 from gmm_bayes.machine.memory import ProblemSize
 from gmm_bayes.machine.progress import Progress
@@ -33,7 +34,7 @@ _MOST_SUPERCHAINS, _CHAINS_TOGETHER = 16, 8
 
 
 @dataclass(frozen=True)
-class ChEES:
+class ChEES(Sampler):
     """Settings of ChEES-HMC: many short chains in one batch, for a GPU above all.
 
     Hamiltonian Monte Carlo with one step size and one trajectory length for all chains, which they
@@ -76,71 +77,38 @@ class ChEES:
        short chains. Bayesian Analysis.
     """
 
-    num_warmup: int | None = None
-    num_samples: int = 50
-    num_chains: int = 128
-    num_superchains: int | None = None
-    target_accept_prob: float = 0.8
-    max_leapfrog_steps: int = 1000
+    num_warmup: AtLeast0 | None = None
+    num_samples: AtLeast1 = 50
+    num_chains: AtLeast2 = 128
+    num_superchains: AtLeast2 | None = None
+    target_accept_prob: Probability = 0.8
+    max_leapfrog_steps: AtLeast1 = 1000
 
-    can_resume = False
-    judged_by = "chains"
+    needs = ("blackjax", "engines")
+    warms_up = True
 
     def __post_init__(self) -> None:
-        minima = {"num_warmup": 0, "num_samples": 1, "num_chains": 2, "max_leapfrog_steps": 1}
-        if self.num_warmup is None:
-            del minima["num_warmup"]
-        for name, minimum in minima.items():
-            object.__setattr__(self, name, check_integer(getattr(self, name), name, minimum))
+        super().__post_init__()
         n, groups = self.num_chains, self.num_superchains
         if groups is None:
             most = int(np.clip(n // _CHAINS_TOGETHER, 4, _MOST_SUPERCHAINS))
             groups = max((g for g in range(2, most + 1) if n % g == 0), default=n)
-        else:
-            groups = check_integer(groups, "num_superchains", 2)
         if n % groups:
             raise ValueError(
                 f"num_superchains must divide num_chains, got {groups} and {n}; take a multiple of "
                 f"{groups} chains, or leave num_superchains out"
             )
         object.__setattr__(self, "num_superchains", groups)
-        accept = check_probability(self.target_accept_prob, "target_accept_prob")
-        object.__setattr__(self, "target_accept_prob", accept)
 
     @property
     def rejected_share(self) -> float:
         """Share of draws, when all is well, that repeat the one before."""
         return 1 - self.target_accept_prob
 
-    @staticmethod
-    def check_installed() -> None:
-        """Raise where the engine is missing.
-
-        Raises
-        ------
-        MissingDependencyError
-            If BlackJAX is not installed.
-        """
-        if find_spec("blackjax") is None:
-            raise MissingDependencyError(
-                "the sampler ChEES needs blackjax; install it with pip install "
-                "'gmm-bayes[engines]', or take sampler=NUTS()"
-            )
-
     def size(self, n_obs: int, space: Space) -> ProblemSize:
         """What the memory of a run depends on."""
-        shape = (n_obs, space.n_features, space.n_components, space.dimension)
         block = draws_per_call(self.num_chains, space.dimension)
-        return ProblemSize(*shape, self.num_chains, self.num_samples, block_draws=block)
-
-    def check_mesh(self, mesh: Mesh | None) -> None:
-        """Raise ValueError if there is a mesh."""
-        if mesh is not None:
-            raise ValueError("ChEES runs on one device, got a mesh; take sampler=NUTS()")
-
-    def groupings(self, device: jax.Device, mesh: Mesh | None) -> Iterator[tuple[int, int]]:
-        """All chains run in one program."""
-        yield self.num_chains, 1
+        return ProblemSize.of(n_obs, space, self.num_chains, self.num_samples, block_draws=block)
 
     def run(self, problem: Problem, *, progress: bool = False) -> Draws:
         """Sample the posterior of a problem, with a bar if `progress`."""

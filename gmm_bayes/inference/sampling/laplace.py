@@ -1,19 +1,18 @@
 """Draws from the normal approximation alone, corrected by importance weights."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gmm_bayes._validation import check_integer
 from gmm_bayes.core.unconstrained import Space
 from gmm_bayes.errors import InferenceError
 from gmm_bayes.inference import arviz_bridge
-from gmm_bayes.inference.sampling.mode import normal_approximation, value_and_gradient
-from gmm_bayes.inference.sampling.problem import Draws, Problem, describe
+from gmm_bayes.inference.sampling.mode import normal_approximation
+from gmm_bayes.inference.sampling.problem import Draws, Problem, describe, evaluate
+from gmm_bayes.inference.sampling.sampler import AtLeast1, Sampler
 from gmm_bayes.machine.memory import ProblemSize
 from gmm_bayes.machine.progress import Progress
 
@@ -24,7 +23,7 @@ _PROPOSALS = 4
 
 
 @dataclass(frozen=True)
-class Laplace:
+class Laplace(Sampler):
     """Draws from the normal approximation at the mode, corrected by importance weights.
 
     For the impatient: no chains, no warm-up. Proposals are drawn from the normal distribution that
@@ -56,27 +55,17 @@ class Laplace:
     array([0.4, 0.6])
     """
 
-    num_samples: int = 1000
+    num_samples: AtLeast1 = 1000
 
     num_chains = 1
-    can_resume = False
     judged_by = "weights"
-    rejected_share = 0.0
 
     def size(self, n_obs: int, space: Space) -> ProblemSize:
         """What the memory of a run depends on."""
-        shape = (n_obs, space.n_features, space.n_components, space.dimension)
-        return ProblemSize(*shape, 1, _PROPOSALS * self.num_samples)
+        return ProblemSize.of(n_obs, space, 1, _PROPOSALS * self.num_samples)
 
     def check_mesh(self, mesh: Mesh | None) -> None:
         """Any mesh will do."""
-
-    def groupings(self, device: jax.Device, mesh: Mesh | None) -> Iterator[tuple[int, int]]:
-        """There are no chains: one point at a time."""
-        yield 1, 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "num_samples", check_integer(self.num_samples, "num_samples", 1))
 
     def run(self, problem: Problem, *, progress: bool = False) -> Draws:
         """Draw from the approximate posterior of a problem, with a bar if `progress`.
@@ -99,12 +88,8 @@ class Laplace:
         dimension = problem.space.dimension
         eta = rng.standard_normal((_PROPOSALS * self.num_samples, dimension))
         z = found.affine.apply(eta)
-        potential, gradient = np.empty(len(z)), np.empty(z.shape)
         with Progress(len(z), shown=progress) as bar:
-            for i, point in enumerate(z):
-                value, slope = value_and_gradient(point, problem.data, problem.spec)
-                potential[i], gradient[i] = value, slope
-                bar.update(1, sampling=True, n_divergences=0)
+            potential, gradient = evaluate(problem, z, bar)
         log_weights = 0.5 * np.sum(eta**2, axis=1) - (potential - found.potential)
         weights, pareto_k = arviz_bridge.smoothed_weights(log_weights)
         kept = _resample(weights, self.num_samples, rng)

@@ -10,11 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gmm_bayes._validation import check_choice, check_integer, check_probability
 from gmm_bayes._vocabulary import (
-    CHAIN_METHODS,
     CHAINS_AXIS,
-    PRECONDITIONING,
     ChainMethod,
     Preconditioning,
 )
@@ -32,6 +29,7 @@ from gmm_bayes.inference.sampling.nuts_driver import (
 )
 from gmm_bayes.inference.sampling.plan import Plan
 from gmm_bayes.inference.sampling.problem import Draws, Problem, describe, in_fixed_blocks
+from gmm_bayes.inference.sampling.sampler import AtLeast0, AtLeast1, Probability, Sampler
 from gmm_bayes.inference.sampling.starts import adapted_plan, plain_plan
 from gmm_bayes.inference.sampling.state import STATE_PREFIX
 from gmm_bayes.machine.devices import cpu_cores
@@ -46,7 +44,7 @@ _SHORT_WARMUP, _LONG_WARMUP = 100, 1000
 
 
 @dataclass(frozen=True)
-class NUTS:
+class NUTS(Sampler):
     """Settings of the No-U-Turn sampler.
 
     Parameters
@@ -85,33 +83,23 @@ class NUTS:
     .. [1] M. D. Hoffman, A. Gelman (2014). The No-U-Turn Sampler. JMLR 15.
     """
 
-    num_warmup: int | None = None
-    num_samples: int = 1000
-    num_chains: int = 4
-    target_accept_prob: float = 0.8
-    max_tree_depth: int = 10
+    num_warmup: AtLeast0 | None = None
+    num_samples: AtLeast1 = 1000
+    num_chains: AtLeast1 = 4
+    target_accept_prob: Probability = 0.8
+    max_tree_depth: AtLeast1 = 10
     dense_mass: bool = False
     chain_method: ChainMethod = "auto"
     preconditioning: Preconditioning = "auto"
 
-    # Whether a run can be kept on disk, and go on.
+    warms_up = True
     can_resume = True
-    judged_by = "chains"
-    # Of draws, when all is well.
-    rejected_share = 0.0
+    can_batch = True
 
-    def __post_init__(self) -> None:
-        minima = {"num_warmup": 0, "num_samples": 1, "num_chains": 1, "max_tree_depth": 1}
-        if self.num_warmup is None:
-            del minima["num_warmup"]
-        for name, minimum in minima.items():
-            object.__setattr__(self, name, check_integer(getattr(self, name), name, minimum))
-        accept = check_probability(self.target_accept_prob, "target_accept_prob")
-        object.__setattr__(self, "target_accept_prob", accept)
-        if not isinstance(self.dense_mass, bool):
-            raise TypeError(f"dense_mass must be True or False, got {self.dense_mass!r}")
-        check_choice(self.chain_method, "chain_method", CHAIN_METHODS)
-        check_choice(self.preconditioning, "preconditioning", PRECONDITIONING)
+    @property
+    def longest_trajectory(self) -> int:
+        """Steps at which a trajectory is cut."""
+        return 2**self.max_tree_depth - 1
 
     def run(self, problem: Problem, *, progress: bool = False) -> Draws:
         """Sample the posterior of a problem, with a bar if `progress`.
@@ -212,10 +200,8 @@ class NUTS:
 
     def size(self, n_obs: int, space: Space) -> ProblemSize:
         """What the memory of a run depends on."""
-        shape = (n_obs, space.n_features, space.n_components, space.dimension)
-        return ProblemSize(
-            *shape, self.num_chains, self.num_samples, self.max_tree_depth, self.dense_mass
-        )
+        more = {"max_tree_depth": self.max_tree_depth, "dense_mass": self.dense_mass}
+        return ProblemSize.of(n_obs, space, self.num_chains, self.num_samples, **more)
 
     def check_mesh(self, mesh: Mesh | None) -> None:
         """Raise ValueError unless the chains can run on a mesh."""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -169,21 +169,31 @@ _advance_compiled = jax.jit(_advance_group, static_argnames=("adaptation", "spec
 
 
 class Programs:
-    """The compiled program of a run, for groups of chains of one size."""
+    """The compiled program of a run, for groups of chains of one size.
+
+    Parameters
+    ----------
+    adaptation : Adaptation
+    spec : ModelSpec
+    size : int
+        Chains of a group.
+    settings : Settings
+    """
 
     def __init__(
         self, adaptation: Adaptation, spec: ModelSpec, size: int, settings: Settings
     ) -> None:
-        self._adaptation, self._spec, self._size = adaptation, spec, size
+        self.adaptation, self.spec, self.size = adaptation, spec, size
         self.settings = settings
-        self.block = draws_per_call(size, len(settings.affine.loc))
+        self.block = draws_per_call(size, settings.affine.loc.shape[-1])
+        self.blank: Any = None
 
-    def compile(self) -> "Programs":
+    def compile(self) -> Self:
         """Run the program for no draws at all, which compiles it; settings may change later."""
-        split = self.settings.data.rows.split
-        start = spread_chains(np.zeros((self._size, len(self.settings.affine.loc))), split)
-        key = spread_chains(np.zeros((self._size, 2), np.uint32), split)
-        shapes = jax.eval_shape(jax.vmap(self._initial), start, key)
+        split, dimension = self.settings.data.rows.split, self.settings.affine.loc.shape[-1]
+        start = spread_chains(np.zeros((self.size, dimension)), split)
+        key = spread_chains(np.zeros((self.size, 2), np.uint32), split)
+        shapes = jax.eval_shape(self.initial, start, key)
         # A state of the right shape, which the fresh start overwrites.
         blank = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
         self.blank = spread_chains(blank, split)
@@ -192,12 +202,17 @@ class Programs:
 
     def advance(self, state: Any, fresh: bool, start: Any, key: Any, n_draws: int) -> Any:
         """Make some draws with every chain of a group."""
-        fixed = {"adaptation": self._adaptation, "spec": self._spec, "block": self.block}
+        fixed = {"adaptation": self.adaptation, "spec": self.spec, "block": self.block}
         return _advance_compiled(state, fresh, start, key, n_draws, self.settings, **fixed)
 
-    def _initial(self, start: Any, key: Any) -> Any:
-        kernel = self._adaptation.kernel(self.settings, self._spec)
-        return self._adaptation.start(kernel, key, start, self.settings.warmup)
+    def initial(self, start: Any, key: Any) -> Any:
+        """The states of chains that begin there, leading axes as of `advance`."""
+        return jax.vmap(partial(self.begin, self.settings))(start, key)
+
+    def begin(self, settings: Settings, start: Any, key: Any) -> Any:
+        """The state of one chain that begins there."""
+        kernel = self.adaptation.kernel(settings, self.spec)
+        return self.adaptation.start(kernel, key, start, settings.warmup)
 
 
 def away_from_resonance(step_size: np.ndarray) -> np.ndarray:
@@ -219,19 +234,8 @@ def away_from_resonance(step_size: np.ndarray) -> np.ndarray:
     return step_size
 
 
-class Advances(Protocol):
-    """What runs a group of chains: a compiled program and its settings."""
-
-    settings: Settings
-    blank: Any
-    block: int
-
-    def advance(self, state: Any, fresh: bool, start: Any, key: Any, n_draws: int) -> Any:
-        """Make some draws with every chain of the group."""
-
-
 def run_group(
-    programs: Advances,
+    programs: Programs,
     num_samples: int,
     starts: np.ndarray,
     keys: np.ndarray,

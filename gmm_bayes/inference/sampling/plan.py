@@ -39,21 +39,21 @@ class Plan(NamedTuple):
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return it as arrays of numbers, by name."""
-        words = {"affine": type(self.affine).__name__, "adapted": self.adapted, "facts": self.facts}
+        said = {"affine": type(self.affine).__name__, "adapted": self.adapted, "facts": self.facts}
         return {
             **{f"affine.{name}": np.asarray(a) for name, a in self.affine._asdict().items()},
             "starts": self.starts,
             "keys": self.keys,
-            "plan": np.frombuffer(json.dumps(words).encode(), np.uint8),
+            "plan": np.frombuffer(json.dumps(said).encode(), np.uint8),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Plan":
         """Return the plan of which these are the arrays."""
-        words = json.loads(arrays["plan"].tobytes())
-        kind = _MAPS[words["affine"]]
+        said = json.loads(arrays["plan"].tobytes())
+        kind = _MAPS[said["affine"]]
         affine = kind(*(arrays[f"affine.{name}"] for name in kind._fields))
-        return cls(affine, arrays["starts"], words["adapted"], words["facts"], arrays["keys"])
+        return cls(affine, arrays["starts"], said["adapted"], said["facts"], arrays["keys"])
 
     def agreed(self, mesh: Mesh | None) -> "Plan":
         """The plan of the first process."""

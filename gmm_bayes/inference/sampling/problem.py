@@ -1,5 +1,6 @@
 """What a sampler is given and what it returns."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,11 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.core.unconstrained import Space
 from gmm_bayes.inference.potential import Data, ModelSpec, site_values, space
 from gmm_bayes.inference.sampling.checkpoint.recorder import Recorder
+from gmm_bayes.inference.sampling.mode import value_and_gradient
 from gmm_bayes.machine.devices import first_device
+from gmm_bayes.machine.progress import Progress
 
-__all__ = ["Draws", "Problem", "describe", "in_fixed_blocks"]
+__all__ = ["Draws", "Problem", "describe", "evaluate", "in_fixed_blocks"]
 
 _DRAWS_PER_BLOCK = 64
 
@@ -86,6 +89,39 @@ class Draws(NamedTuple):
     facts: dict[str, Any]
     seconds: dict[str, float]
     state: dict[str, np.ndarray] = {}  # noqa: RUF012
+
+    @classmethod
+    def at(cls, problem: Problem, z: np.ndarray, facts: dict[str, Any]) -> "Draws":
+        """Draws at points of which nothing else is known yet.
+
+        Parameters
+        ----------
+        problem : Problem
+        z : ndarray, shape (num_chains, num_samples, dimension)
+            Unconstrained vectors.
+        facts : dict
+            How the run went.
+        """
+        begin = time.perf_counter()
+        shape, dimension = z.shape[:-1], z.shape[-1]
+        potential, gradient = evaluate(problem, z.reshape(-1, dimension))
+        potential, gradient = potential.reshape(shape), gradient.reshape(z.shape)
+        sites, stats = describe(problem, z, potential, gradient)
+        seconds = {"initialise": 0.0, "compile": 0.0, "sample": time.perf_counter() - begin}
+        known = {"n_gradients": potential.size, **facts}
+        return cls(sites, {**stats, "potential": potential}, known, seconds)
+
+
+def evaluate(
+    problem: Problem, z: np.ndarray, bar: Progress | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the potential and its gradient at points (n, dimension); a bar is told of each."""
+    potential, gradient = np.empty(len(z)), np.empty(z.shape)
+    for i, point in enumerate(z):
+        potential[i], gradient[i] = value_and_gradient(point, problem.data, problem.spec)
+        if bar is not None:
+            bar.update(1, sampling=True)
+    return potential, gradient
 
 
 def describe(

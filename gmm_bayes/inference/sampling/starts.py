@@ -1,5 +1,10 @@
-"""How chains begin: adapted to the curvature at the mode where that helps, plainly elsewhere."""
+"""How chains begin: adapted to the curvature at the mode where that helps, plainly elsewhere.
 
+One data set is planned here. `batch.starts` plans many by the same rules; what differs is how the
+mode is found (see there) and that points are evaluated a block of sets at a time.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +27,12 @@ __all__ = [
     "LARGEST_DEPARTURE",
     "PROBES",
     "adapted_plan",
+    "chain_keys",
     "departure_from_normal",
     "is_near_normal",
     "plain_plan",
+    "until_finite",
+    "worst_difference",
 ]
 
 ATTEMPTS = 5
@@ -64,11 +72,10 @@ def adapted_plan(problem: Problem, mixture: MixtureParameters, *, forced: bool) 
         )
         return plain_plan(problem, mixture, identity, reason, facts)
     dimension = problem.space.dimension
-    for _ in range(ATTEMPTS):
-        starts = np.stack([rng.standard_normal(dimension) for rng in problem.rngs])
-        if _finite(found.affine.apply(starts), problem):
-            words = {"preconditioning": "laplace", **facts}
-            return Plan(found.affine, starts, True, words, _keys(problem))
+    starts = _starts(problem, lambda rng: rng.standard_normal(dimension), found.affine.apply)
+    if starts is not None:
+        known = {"preconditioning": "laplace", **facts}
+        return Plan(found.affine, starts, True, known, chain_keys(problem.rngs))
     reason = "the normal approximation leaves the support"
     return plain_plan(problem, mixture, identity, reason, facts)
 
@@ -103,12 +110,14 @@ def plain_plan(
     InferenceError
         If the density is not finite at several sets of starts.
     """
-    for _ in range(ATTEMPTS):
-        moved = [jitter(mixture, problem.spec, problem.n_obs, rng) for rng in problem.rngs]
-        starts = np.stack([problem.vector(one) for one in moved])
-        if _finite(starts, problem):
-            words = {"preconditioning": "none", "reason": reason, **(facts or {})}
-            return Plan(identity, starts, False, words, _keys(problem))
+
+    def near(rng: np.random.Generator) -> np.ndarray:
+        return problem.vector(jitter(mixture, problem.spec, problem.n_obs, rng))
+
+    starts = _starts(problem, near, lambda z: z)
+    if starts is not None:
+        known = {"preconditioning": "none", "reason": reason, **(facts or {})}
+        return Plan(identity, starts, False, known, chain_keys(problem.rngs))
     raise InferenceError(
         f"the log density is not finite at {ATTEMPTS} sets of starting points near the EM "
         "solution: check the priors against the units of the data, or give init=MixtureParameters"
@@ -129,14 +138,70 @@ def departure_from_normal(
     for eta in rng.standard_normal((PROBES, len(found.affine.loc))):
         _, gradient = value_and_gradient(found.affine.apply(eta), problem.data, problem.spec)
         difference = found.affine.pull_back(np.asarray(gradient)) - eta
-        worst = max(worst, float(np.sqrt(np.mean(difference**2))))
+        worst = max(worst, float(worst_difference(difference[None])))
         if not worst < LARGEST_DEPARTURE:
             break
     return worst
 
 
-def _keys(problem: Problem) -> np.ndarray:
-    return np.stack([rng.integers(0, 2**32, 2, dtype=np.uint32) for rng in problem.rngs])
+def worst_difference(differences: np.ndarray) -> np.ndarray:
+    """The largest root mean square (...) of differences (..., n_probes, dimension)."""
+    return np.sqrt(np.mean(differences**2, axis=-1)).max(axis=-1)
+
+
+def until_finite(
+    wanted: np.ndarray,
+    draw: Callable[[int], np.ndarray],
+    are_finite: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw starts of some sets, anew for those at one of whose starts the density is not finite.
+
+    Parameters
+    ----------
+    wanted : ndarray of bool, shape (n_sets,)
+    draw : callable
+        Draws the starts (num_chains, dimension) of the set of that number.
+    are_finite : callable
+        Says of starts (n_sets, num_chains, dimension) which sets' are good, shape (n_sets,).
+
+    Returns
+    -------
+    starts : ndarray, shape (n_sets, num_chains, dimension)
+    found : ndarray of bool, shape (n_sets,)
+        Which sets have good ones, after at most `ATTEMPTS` draws of each.
+    """
+    left = wanted.copy()
+    starts: Any = 0.0
+    for _ in range(ATTEMPTS):
+        if not left.any():
+            break
+        drawn = {int(i): draw(int(i)) for i in np.flatnonzero(left)}
+        if np.ndim(starts) == 0:
+            starts = np.zeros((len(wanted), *next(iter(drawn.values())).shape))
+        # A new array: whoever was given the one before keeps it.
+        starts = starts.copy()
+        starts[list(drawn)] = list(drawn.values())
+        left &= ~are_finite(starts)
+    return starts, wanted & ~left
+
+
+def chain_keys(rngs: Sequence[np.random.Generator]) -> np.ndarray:
+    """Keys of the chains' own random numbers, shape (num_chains, 2)."""
+    return np.stack([rng.integers(0, 2**32, 2, dtype=np.uint32) for rng in rngs])
+
+
+def _starts(
+    problem: Problem,
+    draw: Callable[[np.random.Generator], np.ndarray],
+    place: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray | None:
+    """A start for each chain, at whose place in z the density is finite; None if there are none."""
+    starts, found = until_finite(
+        np.ones(1, bool),
+        lambda _: np.stack([draw(rng) for rng in problem.rngs]),
+        lambda starts: np.array([_finite(place(starts[0]), problem)]),
+    )
+    return starts[0] if found[0] else None
 
 
 def _finite(points: np.ndarray, problem: Problem) -> bool:

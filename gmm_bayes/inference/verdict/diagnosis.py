@@ -175,14 +175,14 @@ def diagnose(fit: GMMFit) -> Diagnosis:
             "diagnose must have draws as they were sampled, got some resampled by stack_chains, "
             "which are chains no more; diagnose the fit that was stacked"
         )
-    chains = fit.sampler.judged_by == "chains"
+    judge, find = _JUDGES[fit.sampler.judged_by]
     numbers = {
-        **(_of_chains(fit) if chains else _of_weights(fit)),
+        **judge(fit),
         "log_likelihood": fit.sample_stats["log_likelihood"].mean(DRAW).values,
         "n_occupied": float(fit.sample_stats["n_occupied"].median()),
         "collapsed": measures.collapsed_components(fit, THRESHOLDS["collapsed_scale"]),
     }
-    found = list(findings(fit, numbers) if chains else findings_of_weights(numbers))
+    found = list(find(fit, numbers))
     # Of draws that are not believed there is nothing to say.
     leaning = None if found else _leaning(fit, switched=numbers["switched"])
     advice = [advice for _, advice in found] + [ALIGN] * can_be_aligned(fit, numbers)
@@ -219,7 +219,7 @@ def record_verdict(fit: GMMFit) -> Diagnosis:
 
 def _of_chains(fit: GMMFit) -> dict[str, Any]:
     """The numbers that chains are judged by."""
-    stats, groups = fit.sample_stats, measures.num_superchains(fit)
+    stats, groups = fit.sample_stats, fit.sampler.num_superchains
     table = measures.agreement_table(fit)
     switched = measures.labels_switched(fit)
     judged = table[table["label_free"].astype(bool)] if switched else table
@@ -229,10 +229,12 @@ def _of_chains(fit: GMMFit) -> dict[str, Any]:
         "ess_bulk": float(judged["ess_bulk"].min(skipna=False)),
         "ess_tail": float(judged["ess_tail"].min(skipna=False)),
         "table": table,
-        "n_divergences": int(stats["diverging"].sum()),
+        "n_divergences": int(stats["diverging"].sum()) if "diverging" in stats else 0,
         "n_max_tree_depth": measures.cut_trajectories(fit),
         "num_superchains": groups,
-        "e_bfmi": measures.e_bfmi(stats["energy"].values, groups),
+        "e_bfmi": measures.e_bfmi(stats["energy"].values, groups)
+        if "energy" in stats
+        else np.full(groups or len(elpd), np.nan),
         "repeated_share": measures.repeated_share(fit.posterior[MEANS], groups),
         "elpd": elpd,
         "worse_chains": worse,
@@ -286,3 +288,7 @@ def _of_weights(fit: GMMFit) -> dict[str, Any]:
         "switched": fit.alignment is not None and measures.labels_switched(fit),
         "pareto_k": fit.run["pareto_k"],
     }
+
+
+# What draws are judged by, and what is found by it.
+_JUDGES = {"chains": (_of_chains, findings), "weights": (_of_weights, findings_of_weights)}

@@ -26,7 +26,7 @@ def findings(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _bad_geometry(fit, n)
 
 
-def findings_of_weights(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def findings_of_weights(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(problem, advice) for draws of the normal approximation."""
     sample = "Sample instead: sampler=NUTS()."
     # Not ">": a NaN is no better.

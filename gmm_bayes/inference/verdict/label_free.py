@@ -1,13 +1,16 @@
 """Quantities of every draw that stay the same when components change places."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import xarray as xr
 
 from gmm_bayes._vocabulary import CHAIN, DRAW
-from gmm_bayes.core.draws import draw_scores
+from gmm_bayes.core.draws import log_density_and_entropy
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.rows.standardization import Standardization
+from gmm_bayes.machine.devices import cpu_cores
 
 __all__ = [
     "anchor_log_density",
@@ -21,8 +24,6 @@ _ANCHORS = 10
 # no more than so many numbers are computed.
 _MOST_ROWS = 256
 _MOST_NUMBERS = 2**24
-# Numbers held at once.
-_CHUNK = 2**22
 # Nats a row below which no row is in doubt. R-hat sees ranks, and would make much of what a
 # component without rows adds to nothing.
 _NO_ENTROPY = 1e-5
@@ -114,19 +115,15 @@ def _at_rows(
     units = Standardization.of(fit.X.values, fit.structure)
     X, (weights, means, tril) = units.apply(fit.X.values), units.apply_to_parameters(draws)
     X = X[_some_rows(fit, draws) if rows is None else rows]
-    n_draws = len(means)
-    log_density, entropy = np.empty((n_draws, len(X))), np.empty(n_draws)
-    size = max(1, _CHUNK // (means[0].size * len(X)))
-    # A draw far out may overflow, and a collapsed one divide by zero: then it is not finite.
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for begin in range(0, n_draws, size):
-            some = slice(begin, begin + size)
-            scores = draw_scores(X, weights[some], means[some], tril[some])
-            largest = scores.max(axis=1, keepdims=True)
-            shares = np.exp(scores - largest)
-            total = shares.sum(axis=1, keepdims=True)
-            log_shares = scores - largest - np.log(total)
-            terms = np.where(shares > 0, shares / total * log_shares, shares)
-            log_density[some] = (largest + np.log(total))[:, 0]
-            entropy[some] = -terms.sum(axis=1).mean(axis=1)
+    workers = cpu_cores()
+
+    def of_some(share: int) -> tuple[np.ndarray, np.ndarray]:
+        some = slice(share * len(means) // workers, (share + 1) * len(means) // workers)
+        return log_density_and_entropy(X, weights[some], means[some], tril[some])
+
+    # NumPy lets go of the interpreter's lock in every loop.
+    with ThreadPoolExecutor(workers) as pool:
+        parts = zip(*pool.map(of_some, range(workers)), strict=True)
+    log_density, by_row = (np.concatenate(part) for part in parts)
+    entropy = by_row.mean(axis=1)
     return log_density - units.log_volume, np.where(entropy < _NO_ENTROPY, 0.0, entropy)

@@ -1,13 +1,15 @@
 """The log prior density of every draw, one site of the model at a time.
 
-Closed forms of what NumPyro's distributions say of the draws that are stored, in the user's units,
-so that nothing is compiled; a test holds them equal. `core.unconstrained` has their sum on the
-unconstrained vector, Jacobian included.
+What NumPyro's distributions say of the draws that are stored, in the user's units, by SciPy and
+closed forms, so that nothing is compiled; a test holds them equal. `core.unconstrained` has their
+sum on the unconstrained vector, Jacobian included.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.special import gammaln, multigammaln
+from scipy.stats import Covariance, halfcauchy, multivariate_normal
 
 from gmm_bayes._vocabulary import (
     CHAIN,
@@ -18,10 +20,11 @@ from gmm_bayes._vocabulary import (
     SCALES,
     WEIGHTS,
 )
+from gmm_bayes.core.covariance import CovarianceStructure
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.model.priors import PriorArrays
 
-__all__ = ["log_priors"]
+__all__ = ["log_priors", "log_priors_at"]
 
 
 def log_priors(fit: GMMFit) -> dict[str, np.ndarray]:
@@ -37,50 +40,68 @@ def log_priors(fit: GMMFit) -> dict[str, np.ndarray]:
     """
     prior = fit.priors.arrays(fit.n_components, fit.n_features)
     posterior = fit.posterior.transpose(CHAIN, DRAW, ...)
-    concentration, centres = _as_sampled(fit, prior)
-    scale = prior.scale_scale
-    if fit.structure.shares_scale:
+    sites = {str(name): variable.values for name, variable in posterior.items()}
+    return log_priors_at(sites, _as_sampled(fit, prior), fit.structure)
+
+
+def log_priors_at(
+    sites: Mapping[str, np.ndarray], prior: PriorArrays, structure: CovarianceStructure
+) -> dict[str, np.ndarray]:
+    """Log prior density of each site of the model at values of them, nats.
+
+    Parameters
+    ----------
+    sites : mapping of ndarray, shape (..., *site)
+        With the same leading axes.
+    prior : PriorArrays
+        What belongs to components may have the leading axes too.
+    structure : CovarianceStructure
+
+    Returns
+    -------
+    dict of ndarray, shape (...)
+    """
+    n_axes = sites[WEIGHTS].ndim - 1
+    scale = np.asarray(prior.scale_scale)
+    if structure.shares_scale:
         scale = np.sqrt(np.mean(scale**2))
+    away = sites[MEANS] - prior.mean_loc
+    means = multivariate_normal(cov=Covariance.from_cholesky(prior.mean_scale_tril))
     found = {
-        WEIGHTS: _dirichlet(posterior[WEIGHTS].values, concentration),
-        MEANS: _normal(posterior[MEANS].values - centres, prior.mean_scale_tril),
-        SCALES: _half_cauchy(posterior[SCALES].values, scale),
+        WEIGHTS: _dirichlet(sites[WEIGHTS], np.asarray(prior.weight_concentration)),
+        MEANS: means.logpdf(away).reshape(away.shape[:-1]),
+        SCALES: halfcauchy.logpdf(sites[SCALES], scale=scale),
     }
-    if fit.structure.has_correlations(fit.n_features):
-        factors = posterior[CORRELATION_CHOLESKY].values
+    if structure.has_correlations(away.shape[-1]):
+        factors = sites[CORRELATION_CHOLESKY]
         found[CORRELATION_CHOLESKY] = _lkj(factors, prior.correlation_concentration)
-    return {name: value.reshape(*value.shape[:2], -1).sum(axis=2) for name, value in found.items()}
+    return {
+        name: value.reshape(*value.shape[:n_axes], -1).sum(axis=-1) for name, value in found.items()
+    }
 
 
-def _as_sampled(fit: GMMFit, prior: PriorArrays) -> tuple[np.ndarray, np.ndarray]:
+def _as_sampled(fit: GMMFit, prior: PriorArrays) -> PriorArrays:
     """What belongs to each component: in an aligned fit, to the one it was when it was sampled."""
     if NUMBERING not in fit.sample_stats:
-        return prior.weight_concentration, prior.mean_loc
+        return prior
     places = fit.sample_stats[NUMBERING].transpose(CHAIN, DRAW, ...).values
-    return prior.weight_concentration[places], prior.mean_loc[places]
+    return prior._replace(
+        weight_concentration=prior.weight_concentration[places], mean_loc=prior.mean_loc[places]
+    )
 
 
 def _dirichlet(weights: np.ndarray, concentration: np.ndarray) -> np.ndarray:
+    """SciPy's takes one concentration for all draws, and refuses a weight that is too small."""
     constant = gammaln(concentration.sum(-1)) - gammaln(concentration).sum(-1)
     # The weight of an empty component may be too small for a number.
     logs = np.log(np.maximum(weights, np.finfo(float).tiny))
     return ((concentration - 1) * logs).sum(-1) + constant
 
 
-def _normal(away: np.ndarray, tril: np.ndarray) -> np.ndarray:
-    """Of every mean, given its distance from its centre."""
-    d = len(tril)
-    white = solve_triangular(tril, away.reshape(-1, d).T, lower=True).T.reshape(away.shape)
-    constant = np.log(np.diagonal(tril)).sum() + 0.5 * d * np.log(2 * np.pi)
-    return -0.5 * (white**2).sum(-1) - constant
-
-
-def _half_cauchy(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    return np.log(2 / np.pi) - np.log(scale) - np.log1p((values / scale) ** 2)
-
-
 def _lkj(factors: np.ndarray, concentration: np.ndarray) -> np.ndarray:
     """Of every Cholesky factor L: the product of L_ii^(2 eta - 2 + D - i), i from 1.
+
+    SciPy has no LKJ, and NumPyro's would be compiled.
 
     Normalised as on page 1999 of Lewandowski, Kurowicka and Joe (2009).
     """

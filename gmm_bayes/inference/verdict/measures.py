@@ -11,6 +11,7 @@ from gmm_bayes._vocabulary import CHAIN, COVARIANCES, DRAW
 from gmm_bayes.core.bhattacharyya import bhattacharyya
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.result.gmm_fit import GMMFit
+from gmm_bayes.inference.verdict.agreement import Agreement, agreement
 from gmm_bayes.inference.verdict.label_free import label_free_quantities, log_density_at_some_rows
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ __all__ = [
     "e_bfmi",
     "labels_switched",
     "no_agreement",
-    "num_superchains",
     "repeated_share",
     "switched_share",
     "worse_by_elpd",
@@ -74,18 +74,13 @@ def switched_share(fit: GMMFit) -> float:
     weights = parameters.weights
     means, tril = parameters.means / spread, parameters.scale_tril / spread[:, None]
     best = int(lp.argmax())
-    switched = 0
-    for draw in picked:
-        distance = bhattacharyya(means[draw], tril[draw], means[best], tril[best])
-        cost = (weights[draw][:, None] + weights[best]) / 2 * distance
-        rows, columns = linear_sum_assignment(cost)
-        switched += np.trace(cost) > 2 * cost[rows, columns].sum() + 1e-3
-    return switched / len(picked)
-
-
-def num_superchains(fit: GMMFit) -> int | None:
-    """Groups of chains that began at one point each; None where every chain had its own start."""
-    return getattr(fit.sampler, "num_superchains", None)
+    k, d = means.shape[1:]
+    distance = bhattacharyya(
+        means[picked].reshape(-1, d), tril[picked].reshape(-1, d, d), means[best], tril[best]
+    ).reshape(len(picked), k, k)
+    costs = (weights[picked][:, :, None] + weights[best]) / 2 * distance
+    least = np.array([cost[linear_sum_assignment(cost)].sum() for cost in costs])
+    return float(np.mean(np.trace(costs, axis1=1, axis2=2) > 2 * least + 1e-3))
 
 
 def agreement_table(fit: GMMFit) -> "pd.DataFrame":
@@ -95,30 +90,35 @@ def agreement_table(fit: GMMFit) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    rows, groups = {}, num_superchains(fit)
     sites = fit.posterior.drop_vars(COVARIANCES)
+    named: dict[tuple[str, bool], np.ndarray] = {}
     for dataset, label_free in ((label_free_quantities(fit), True), (sites, False)):
-        moving = _moving_entries(dataset)
-        if not moving:
-            continue
-        measures = {
-            "rhat": arviz_bridge.nested_rhat(moving, groups)
-            if groups
-            else arviz_bridge.rhat(_at_least_two_chains(moving)),
-            "ess_bulk": arviz_bridge.ess(moving, "bulk"),
-            "ess_tail": arviz_bridge.ess(moving, "tail"),
-        }
-        for name in moving.data_vars:
-            row = {
-                measure: float(
-                    values[name].max(skipna=False)
-                    if measure == "rhat"
-                    else values[name].min(skipna=False)
-                )
-                for measure, values in measures.items()
-            }
-            rows[str(name)] = {"label_free": label_free, **row}
+        for name, variable in dataset.data_vars.items():
+            entries = _moving_entries(variable)
+            if len(entries):
+                named[str(name), label_free] = entries
+    if not named:
+        return no_agreement()
+    together = np.concatenate(list(named.values()))
+    found = agreement(together)
+    rhat = _rhat(together, found, fit.sampler.num_superchains)
+    ends = np.cumsum([len(entries) for entries in named.values()])[:-1]
+    columns = [np.split(one, ends) for one in (rhat, found.ess_bulk, found.ess_tail)]
+    rows = {
+        name: (label_free, r.max(), bulk.min(), tail.min())
+        for (name, label_free), r, bulk, tail in zip(named, *columns, strict=True)
+    }
     return pd.DataFrame.from_dict(rows, orient="index", columns=_COLUMNS)
+
+
+def _rhat(values: np.ndarray, found: Agreement, num_superchains: int | None) -> np.ndarray:
+    """R-hat of quantities (n, num_chains, num_samples), of a single chain that of its halves."""
+    if num_superchains:
+        return arviz_bridge.nested_rhat(values, num_superchains)
+    half = values.shape[2] // 2
+    if values.shape[1] > 1 or half < 1:
+        return found.rhat
+    return agreement(np.concatenate([values[..., :half], values[..., -half:]], 1), tails=False).rhat
 
 
 def no_agreement() -> "pd.DataFrame":
@@ -128,34 +128,21 @@ def no_agreement() -> "pd.DataFrame":
     return pd.DataFrame(columns=_COLUMNS)
 
 
-def _moving_entries(dataset: xr.Dataset) -> xr.Dataset:
-    """Drop entries that are constant by construction, such as the zeros of a Cholesky factor."""
-    flat = {}
-    for name, variable in dataset.data_vars.items():
-        values = variable.transpose(CHAIN, DRAW, ...).values
-        values = values.reshape(*values.shape[:2], -1)
-        # A NaN is not constant by construction.
-        moving = np.ptp(values.reshape(-1, values.shape[-1]), axis=0) != 0
-        if moving.any():
-            flat[name] = ((CHAIN, DRAW, f"{name}_entry"), values[..., moving])
-    return xr.Dataset(flat)
+def _moving_entries(variable: xr.DataArray) -> np.ndarray:
+    """Entries (n, num_chains, num_samples) but those that are constant by construction.
 
-
-def _at_least_two_chains(dataset: xr.Dataset) -> xr.Dataset:
-    """A single chain as its two halves, because ArviZ compares no chain with itself."""
-    n_draws = dataset.sizes[DRAW]
-    if dataset.sizes[CHAIN] > 1 or n_draws < 2:
-        return dataset
-    half = n_draws // 2
-    first, second = dataset.isel({DRAW: slice(half)}), dataset.isel({DRAW: slice(-half, None)})
-    return xr.concat([first, second], CHAIN)
+    Such as the zeros of a Cholesky factor.
+    """
+    values = variable.transpose(..., CHAIN, DRAW).values
+    values = values.reshape(-1, *values.shape[-2:])
+    # A NaN is not constant by construction.
+    return values[np.ptp(values, axis=(1, 2)) != 0]
 
 
 def cut_trajectories(fit: GMMFit) -> int:
     """Trajectories that ended because their tree was as deep as it may be; not all have trees."""
-    depth = getattr(fit.sampler, "max_tree_depth", None)
-    steps = fit.sample_stats["n_steps"]
-    return 0 if depth is None else int((steps >= 2.0**depth - 1).sum())
+    longest = fit.sampler.longest_trajectory
+    return 0 if longest is None else int((fit.sample_stats["n_steps"] >= float(longest)).sum())
 
 
 def e_bfmi(energy: np.ndarray, groups: int | None = None) -> np.ndarray:
@@ -238,6 +225,24 @@ def collapsed_components(fit: GMMFit, smallest_scale: float) -> tuple[int, ...]:
     sizes = fit.posterior.sizes
     tril = fit.parameters().scale_tril / fit.X.std("obs").values[:, None]
     ended = tril.reshape(sizes[CHAIN], sizes[DRAW], *tril.shape[1:])[:, sizes[DRAW] // 2 :]
-    smallest = np.linalg.svd(np.nan_to_num(ended), compute_uv=False)[..., -1]
+    ended = np.nan_to_num(ended)
+    # Most are far from it, which the bound says in a tenth of the time.
+    doubtful = (np.median(_at_least(ended), axis=1) < smallest_scale).any(axis=0)
+    smallest = np.linalg.svd(ended[:, :, doubtful], compute_uv=False)[..., -1]
     tiny = (np.median(smallest, axis=1) < smallest_scale).any(axis=0)
-    return tuple(int(k) for k in np.flatnonzero(tiny))
+    return tuple(int(k) for k in np.flatnonzero(doubtful)[tiny])
+
+
+def _at_least(tril: np.ndarray) -> np.ndarray:
+    """A bound from below of the smallest singular value of triangular matrices (..., D, D).
+
+    The determinant times a power of the Frobenius norm (Yu and Gu 1997, A note on a lower bound for
+    the smallest singular value, Linear Algebra and its Applications 253).
+    """
+    d = tril.shape[-1]
+    determinant = abs(np.diagonal(tril, axis1=-2, axis2=-1)).prod(axis=-1)
+    squares = np.square(tril).sum(axis=(-2, -1))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        bound = determinant * ((d - 1) / squares) ** ((d - 1) / 2) if d > 1 else determinant
+    # Of a matrix of zeros, or one that overflows, it says nothing.
+    return np.nan_to_num(bound, nan=0.0, posinf=0.0)

@@ -1,6 +1,5 @@
 """The job file: read, checked, complained about by the name of the key, and written back."""
 
-import json
 import re
 import stat
 import tomllib
@@ -8,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from gmm_bayes._validation import nearest
 from gmm_bayes.errors import ConfigError
-from gmm_bayes.jobs.job_file.sections import JobConfig
+from gmm_bayes.jobs.job_file.sections import JobConfig, SamplerSection, sampler_keys
 
 __all__ = [
     "SWEEP",
@@ -127,21 +127,9 @@ def to_toml(config: JobConfig) -> str:
     -------
     str
     """
-    lines = ["# Every setting of a run; gmm-bayes run takes this file again.", ""]
-    for section, values in config.model_dump(exclude_none=True).items():
-        lines.append(f"[{section}]")
-        lines += [f"{key} = {_toml_value(value)}" for key, value in values.items()]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
-    if isinstance(value, str):
-        # The escapes of JSON are those of TOML, but TOML refuses a bare DEL.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return json.dumps(value)
+    # Without indents, a file that is read is hardly longer when it is written again.
+    settings = tomli_w.dumps(config.model_dump(exclude_none=True), indent=0)
+    return f"# Every setting of a run; gmm-bayes run takes this file again.\n\n{settings}"
 
 
 def _read(path: Path) -> str:
@@ -283,7 +271,7 @@ def known_keys(section: str) -> Iterable[str]:
     if field is None:
         return ()
     sections: type[BaseModel] = field.annotation  # type: ignore[assignment]
-    return sections.model_fields
+    return sampler_keys() if sections is SamplerSection else sections.model_fields
 
 
 def _shown(value: Any) -> str:

@@ -4,28 +4,32 @@ A job file is TOML with the sections below; only `[data]` and `[model]` must be 
 not known is refused, and so is a value of the wrong type: nothing is guessed or converted.
 """
 
+import dataclasses
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     Field,
+    SerializeAsAny,
     ValidationInfo,
+    create_model,
     field_validator,
     model_validator,
 )
 
-from gmm_bayes._vocabulary import (
-    ChainMethod,
-    CovarianceType,
-    InitMethod,
-    Precision,
-    Preconditioning,
-)
+from gmm_bayes._validation import check_choice
+from gmm_bayes._vocabulary import CovarianceType, InitMethod, Precision
 from gmm_bayes.datasets import LOADERS
+from gmm_bayes.inference.sampling.registry import by_option
+from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.jobs.job_file.fields import Character, Device, Inside, Numbers, Section, Text, shown
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["JobConfig", "SweepSection"]
+__all__ = ["JobConfig", "SweepSection", "sampler_keys", "sampler_section"]
+
+# The kind of sampler where none is named.
+_DEFAULT = "nuts"
 
 
 class DataSection(Section):
@@ -152,36 +156,14 @@ class PriorsSection(Section):
         return self
 
 
-# The keys of each kind of sampler, with their defaults: those of `gmm_bayes.NUTS` and `ChEES`.
-_SAMPLERS: dict[str, dict[str, Any]] = {
-    "nuts": {
-        "num_warmup": None,
-        "num_samples": 1000,
-        "num_chains": 4,
-        "target_accept_prob": 0.8,
-        "max_tree_depth": 10,
-        "dense_mass": False,
-        "chain_method": "auto",
-        "preconditioning": "auto",
-    },
-    "chees": {
-        "num_warmup": None,
-        "num_samples": 50,
-        "num_chains": 128,
-        "num_superchains": None,
-        "target_accept_prob": 0.8,
-        "max_leapfrog_steps": 1000,
-    },
-}
-
-
 class SamplerSection(Section):
-    """`[sampler]`: the settings of `gmm_bayes.NUTS` or `gmm_bayes.ChEES`.
+    """`[sampler]`: the settings of `gmm_bayes.NUTS`, `gmm_bayes.ChEES` or `gmm_bayes.Laplace`.
 
     Parameters
     ----------
-    kind : {"nuts", "chees"}, default "nuts"
-        A few long chains, or many short ones in one batch, for a GPU.
+    kind : {"nuts", "chees", "laplace"}, default "nuts"
+        A few long chains; many short ones in one batch, for a GPU; or, for a first look, draws of
+        the normal approximation, whose only key is num_samples.
     num_warmup : int, optional
         Draws that adapt the sampler, per chain; not kept. Default: 100 where chains start adapted
         ("chees": where the posterior is close to normal), 1000 where they do not.
@@ -203,48 +185,69 @@ class SamplerSection(Section):
         "chees" only.
     """
 
-    kind: Literal["nuts", "chees"] = "nuts"
-    num_warmup: int | None = Field(default=None, ge=0)
-    num_samples: int = Field(default=1000, ge=1)
-    num_chains: int = Field(default=4, ge=1)
-    target_accept_prob: float = Field(default=0.8, gt=0, lt=1)
-    max_tree_depth: int | None = Field(default=None, ge=1)
-    dense_mass: bool | None = None
-    chain_method: ChainMethod | None = None
-    preconditioning: Preconditioning | None = None
-    num_superchains: int | None = Field(default=None, ge=2)
-    max_leapfrog_steps: int | None = Field(default=None, ge=1)
+    kind: str = _DEFAULT
 
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments of the sampler's class."""
-        return {name: getattr(self, name) for name in _SAMPLERS[self.kind]}
+        return self.model_dump(exclude={"kind"})
 
-    @model_validator(mode="before")
+    def build(self) -> Sampler:
+        """The sampler with these settings."""
+        return by_option()[self.kind](**self.settings)
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _of_its_kind(cls, given: Any) -> Any:
-        kind = given.get("kind", "nuts") if isinstance(given, dict) else None
-        if not isinstance(kind, str) or kind not in _SAMPLERS:
-            return given
-        others = cls.model_fields.keys() - _SAMPLERS[kind].keys() - {"kind"}
-        for name in sorted(others & given.keys()):
+    def _of_its_kind(cls, given: Any, check: Any) -> "SamplerSection":
+        if cls is not SamplerSection or not isinstance(given, dict):
+            section = check(given)
+            if cls is not SamplerSection:
+                section._ask_the_sampler()
+            return section
+        kind = given.get("kind", _DEFAULT)
+        check_choice(kind, "kind", tuple(by_option()))
+        keys = sampler_section(kind).model_fields.keys()
+        for name in sorted(given.keys() & sampler_keys() - keys):
             raise ValueError(
                 f'{name} must be left out with kind = "{kind}", got {shown(given[name])}'
             )
-        return {**_SAMPLERS[kind], **given}
+        return sampler_section(kind).model_validate(given)
 
-    @model_validator(mode="after")
-    def _divides(self) -> "SamplerSection":
-        if self.kind == "chees" and self.num_chains < 2:
-            raise ValueError(
-                f'num_chains must be at least 2 with kind = "chees", got {self.num_chains}'
-            )
-        if self.num_superchains and self.num_chains % self.num_superchains:
-            raise ValueError(
-                f"num_superchains must divide num_chains, got {self.num_superchains} and "
-                f"{self.num_chains}"
-            )
-        return self
+    def _ask_the_sampler(self) -> None:
+        """Let the sampler itself refuse what no single key is to blame for."""
+        try:
+            self.build()
+        except (TypeError, ValueError) as error:
+            # Its advice is for who writes Python.
+            complaint = str(error).partition(";")[0]
+            if complaint.partition(" ")[0] in sampler_section(_DEFAULT).model_fields:
+                # Other kinds take it.
+                complaint = complaint.replace(", got ", f' with kind = "{self.kind}", got ', 1)
+            raise ValueError(complaint) from None
+
+
+def sampler_section(kind: str) -> type[SamplerSection]:
+    """The section of one kind of sampler: its fields are the keys, with their types and bounds."""
+    return _section_of(by_option()[kind], kind)
+
+
+def sampler_keys() -> dict[str, None]:
+    """The keys that any kind of sampler has, in order."""
+    return dict.fromkeys(key for kind in by_option() for key in sampler_section(kind).model_fields)
+
+
+@cache
+def _section_of(sampler: type[Sampler], kind: str) -> type[SamplerSection]:
+    types = get_type_hints(sampler, include_extras=True)
+    if kind != _DEFAULT:
+        # Of a key that others have too, what only this kind asks is asked of the sampler.
+        types |= get_type_hints(by_option()[_DEFAULT], include_extras=True)
+    keys: dict[str, Any] = {
+        field.name: (types[field.name], field.default)
+        for field in dataclasses.fields(sampler)  # type: ignore[arg-type]
+    }
+    name = f"{sampler.__name__}Section"
+    return create_model(name, __base__=SamplerSection, **{"kind": (str, kind), **keys})
 
 
 class InitSection(Section):
@@ -325,7 +328,9 @@ class JobConfig(Section):
     data: DataSection
     model: ModelSection
     priors: PriorsSection = PriorsSection()
-    sampler: SamplerSection = SamplerSection()
+    sampler: SerializeAsAny[SamplerSection] = Field(
+        default_factory=lambda: sampler_section(_DEFAULT)()
+    )
     init: InitSection = InitSection()
     runtime: RuntimeSection = RuntimeSection()
     output: OutputSection = OutputSection()

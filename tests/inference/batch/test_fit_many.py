@@ -17,7 +17,7 @@ from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, potential,
 from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.sampling.mode import normal_approximation
 from gmm_bayes.inference.sampling.starts import LARGEST_DEPARTURE
-from gmm_bayes.inference.verdict.agreement import agreement
+from gmm_bayes.inference.verdict.agreement import agreement_of_sets as agreement
 from gmm_bayes.machine.devices import double_precision
 from gmm_bayes.model.priors import default_priors
 

@@ -141,7 +141,7 @@ def main():
     ]
     found["single precision"] = compare(fits[1], fits[0])
     found["file"] = from_a_file(X, {"float64": sampler, "float32": approximate}, start)
-    found["indexed"] = gb.inference.devices.find_device("cpu:3").id
+    found["indexed"] = gb.machine.devices.find_device("cpu:3").id
     json.dump(found, sys.stdout)
 
 

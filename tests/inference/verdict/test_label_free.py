@@ -7,6 +7,7 @@ from made_up import far_apart, made_up_fit, shuffled
 from scipy.stats import multivariate_normal
 
 import gmm_bayes as gb
+from gmm_bayes.core import draws
 from gmm_bayes.inference.fit import judge
 from gmm_bayes.inference.verdict import label_free
 from gmm_bayes.inference.verdict.label_free import label_free_quantities, spread_rows
@@ -70,7 +71,7 @@ def test_rows_cover_the_data_whatever_their_order():
 
 def test_work_is_bounded(overlapping, monkeypatch):
     monkeypatch.setattr(label_free, "_MOST_NUMBERS", 1)
-    monkeypatch.setattr(label_free, "_CHUNK", 1)
+    monkeypatch.setattr(draws, "_CHUNK", 1)
     few = label_free_quantities(overlapping)
     assert few["anchor_log_density"].shape == (2, 20, 10)
     assert np.isfinite(few["entropy"]).all()

@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from gmm_bayes._validation import check_positive
 from gmm_bayes.errors import CheckpointError
-from gmm_bayes.files.locks import LOCK_FILE, locked
+from gmm_bayes.files.claim import claim
+from gmm_bayes.files.locks import LOCK_FILE
 from gmm_bayes.inference.sampling.checkpoint import files
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
 
 FORMAT, FORMAT_VERSION = "gmm_bayes.checkpoint", 1
 INPUTS = "inputs.npz"
+_INSTEAD = "another directory"
 
 
 def check_options(checkpoint: Any, seconds: Any) -> Path:
@@ -46,16 +48,7 @@ def claim_empty(directory: Path) -> Iterator[None]:
     CheckpointError
         If there is a run in it, or something else, or it cannot be written to.
     """
-    existed = directory.exists()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot write to {directory}: {error.strerror}") from None
-    with ExitStack() as stack:
-        if not existed:
-            # At the very end, and only if nothing is in it: the run was refused.
-            stack.push(lambda *_: _remove_if_empty(directory))
-        stack.enter_context(_locked(directory))
+    with claim(directory, CheckpointError, _INSTEAD):
         if (directory / files.MANIFEST).exists():
             raise CheckpointError(
                 f"{directory} holds a run already: go on with it by gmm_bayes.resume"
@@ -87,33 +80,14 @@ def reopen(directory: Path, *, keeps_others_out: bool = True) -> Iterator[dict[s
         raise FileNotFoundError(f"{directory} {what}; name the checkpoint of a run")
     # Before the lock's file is made in it.
     files.read_manifest(directory)
-    with _locked(directory) if keeps_others_out else nullcontext():
+    with claim(directory, CheckpointError, _INSTEAD) if keeps_others_out else nullcontext():
         manifest = files.read_manifest(directory)
         _check_manifest(manifest, directory)
         yield manifest
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(directory))
-        except BlockingIOError:
-            raise CheckpointError(
-                f"another run is writing to {directory}; wait for it, or name another directory"
-            ) from None
-        except OSError as error:
-            raise CheckpointError(f"cannot write to {directory}: {error.strerror}") from None
-        yield
-
-
 def _may_go(name: str) -> bool:
     return name == LOCK_FILE or files.is_ours(name)
-
-
-def _remove_if_empty(directory: Path) -> None:
-    with suppress(OSError):
-        directory.rmdir()
 
 
 def remove_strays(directory: Path, named: Collection[str]) -> None:

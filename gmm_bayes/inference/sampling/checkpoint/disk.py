@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from gmm_bayes.inference.sampling.checkpoint.directory import (
 )
 from gmm_bayes.inference.sampling.checkpoint.recorder import Arrays, pack_state, unpack_state
 from gmm_bayes.inference.sampling.plan import Plan
+from gmm_bayes.machine.versions import versions
 
 __all__ = ["DiskRecorder", "save_soon"]
 
@@ -90,7 +90,7 @@ class DiskRecorder:
         self.manifest |= {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "versions": {name: version(name) for name in _PACKAGES},
+            "versions": versions(_PACKAGES),
             "device": device,
             "data": data,
             "config": dict(config),
@@ -112,7 +112,7 @@ class DiskRecorder:
 
     def check(self, device: str) -> None:
         """Raise unless every file is whole, and the run can go on here with the same draws."""
-        here = {**{name: version(name) for name in _PACKAGES}, "device": device}
+        here = {**versions(_PACKAGES), "device": device}
         then = {**self.manifest["versions"], "device": self.manifest["device"]}
         refuse_differences(self.directory, then, here)
         for name, expected in self.manifest["files"].items():
