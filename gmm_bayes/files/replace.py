@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["replace_file"]
+__all__ = ["replace_file", "write_text"]
 
 
 def replace_file(target: Path, write: Callable[[Path], object]) -> None:
@@ -25,6 +25,11 @@ def replace_file(target: Path, write: Callable[[Path], object]) -> None:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    replace_file(target, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _temporary_beside(target: Path) -> Path:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from gmm_bayes._row_files import RowFile
@@ -149,9 +148,6 @@ class _Config(TypedDict):
     seed: list[int]
 
 
-_CONFIG = TypeAdapter(with_config(ConfigDict(strict=True))(_Config))
-
-
 def data_hash(table: Table, seen: Survey | None = None) -> str:
     """A hash of the rows, those in a file included, of their labels and the columns' names."""
     arrays = _table_arrays(table)
@@ -176,7 +172,12 @@ def stored_rows(arrays: Arrays) -> dict[str, Any] | None:
 
 def from_stored(config: Mapping[str, Any], arrays: Arrays) -> tuple[Arguments, Priors]:
     """The arguments, and the priors with every gap filled, of a run."""
-    stored = _CONFIG.validate_python(dict(config))
+    # Which takes a while to import, and a new run does not need.
+    from pydantic import ConfigDict, TypeAdapter, with_config
+
+    stored = TypeAdapter(with_config(ConfigDict(strict=True))(_Config)).validate_python(
+        dict(config)
+    )
     index = arrays["index"]
     if not bool(arrays["index_is_number"]):
         index = np.array(_read(index), dtype=object)

@@ -25,6 +25,8 @@ __all__ = [
 
 # By how much a density is raised and lowered to see what the posterior does, as in the paper.
 _POWERS = (0.99, 1.01)
+# Numbers that are sorted together.
+_CHUNK = 2**16
 
 
 def import_arviz() -> Any:
@@ -142,12 +144,42 @@ def power_scaling(values: np.ndarray, log_density: np.ndarray) -> np.ndarray:
             np.exp(array_stats.power_scale_lw(log_density, alpha=power, axis=(0, 1)))
             for power in _POWERS
         )
-    lower, upper = lower / lower.sum(), upper / upper.sum()
-    return np.array(
-        [
-            array_stats.power_scale_sense(one, lower, upper, *_POWERS)
-            if np.isfinite(one).all()
-            else np.nan
-            for one in values
-        ]
-    )
+    flat = values.reshape(len(values), -1)
+    # So many quantities at once that their numbers stay in cache.
+    size = max(1, _CHUNK // flat.shape[1])
+    slopes = np.full(len(flat), np.nan)
+    known = np.flatnonzero(np.isfinite(flat).all(axis=1))
+    for begin in range(0, len(known), size):
+        some = known[begin : begin + size]
+        slopes[some] = 0.5 * sum(
+            _distances(flat[some], weights.ravel()) / abs(np.log2(power))
+            for weights, power in zip((lower, upper), _POWERS, strict=True)
+        )
+    return slopes
+
+
+def _distances(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Cumulative Jensen-Shannon distances (n,) of draws (n, S) from the same draws, weighted (S,).
+
+    Of the two ways to look at them the larger, as `power_scale_sense` of ArviZ's arrays has it,
+    which sorts the draws of one quantity after the other four times: 125 ms against 45 for 60
+    quantities of 4000 draws. A test holds the two equal.
+    """
+    order = np.argsort(values, axis=1)
+    widths = np.diff(np.take_along_axis(values, order, axis=1), axis=1)
+    weighted = (weights / weights.sum())[order]
+    n_draws = values.shape[1]
+    even = np.linspace(1 / n_draws, 1 - 1 / n_draws, n_draws - 1)
+    found = []
+    for way in (slice(None), slice(None, None, -1)):
+        share, width = np.cumsum(weighted[:, way], axis=1)[:, :-1], widths[:, way]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            middle = np.log2(0.5 * (even + share))
+            apart = even * (np.log2(even) - middle)
+            back = np.where(share > 0, share * (np.log2(share) - middle), 0.0)
+        area, other = width @ even, (width * share).sum(axis=1)
+        tilt = 0.5 / np.log(2) * (other - area)
+        forth = np.maximum(0, (width * apart).sum(axis=1) + tilt)
+        back = np.maximum(0, (width * back).sum(axis=1) - tilt)
+        found.append(np.sqrt((forth + back) / (area + other)))
+    return np.maximum(*found)

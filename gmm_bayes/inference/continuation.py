@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -32,6 +33,7 @@ from gmm_bayes.inference.arguments import (
 )
 from gmm_bayes.inference.fit import fit, judge
 from gmm_bayes.inference.potential import ModelSpec
+from gmm_bayes.inference.rescue import rescued, save_unjudged
 from gmm_bayes.inference.result import netcdf
 from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
 from gmm_bayes.inference.rows.placement import Placement
@@ -246,7 +248,9 @@ def extend(fit: GMMFit, num_samples: int, *, progress: bool | None = None) -> GM
     prior = prior._replace(mean_scale_tril=arrays["mean_scale_tril"])
     memory = plan_memory_of(arguments, where)
     new = run(arguments, prior, recorder, where, memory, progress, begin)
-    return judge(_joined(fit, new))
+    with rescued("joining the draws", ".nc", partial(save_unjudged, new)):
+        joined = _joined(fit, new)
+    return judge(joined)
 
 
 def _seen_again(fit: GMMFit, where: Placement) -> Survey | None:

@@ -15,7 +15,7 @@ from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.sampling.problem import Draws
 
-__all__ = ["rescued", "rescuing_into", "save_raw", "save_unjudged"]
+__all__ = ["rescued", "rescuing_into", "save_arrays", "save_raw", "save_unjudged"]
 
 _FOLDER: ContextVar[Path | None] = ContextVar("folder", default=None)
 
@@ -59,16 +59,23 @@ def save_raw(draws: Draws, units: Standardization, path: Path) -> str:
         "scale": units.scale,
         "facts": np.array(json.dumps(draws.facts, default=str)),
     }
+    return save_arrays(
+        arrays,
+        "sites.* of shape (chain, draw, ...) in standard units, of which a column of the data is "
+        "loc + scale * z",
+        path,
+    )
+
+
+def save_arrays(arrays: dict[str, np.ndarray], words: str, path: Path) -> str:
+    """Write arrays to one npz file; return how to read it."""
 
     def write(part: Path) -> None:
         with part.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
     replace_file(path, write)
-    return (
-        "numpy.load reads its arrays, sites.* of shape (chain, draw, ...) in standard units, of "
-        "which a column of the data is loc + scale * z"
-    )
+    return f"numpy.load reads its arrays, {words}"
 
 
 def save_unjudged(fit: GMMFit, path: Path) -> str:

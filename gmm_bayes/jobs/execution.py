@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmm_bayes.errors import InferenceError, LabelSwitchingError
-from gmm_bayes.files.replace import replace_file
+from gmm_bayes.files.replace import replace_file, write_text
 from gmm_bayes.inference.sampling.checkpoint.files import holds_run
 from gmm_bayes.jobs import processes
 from gmm_bayes.jobs.journal import COMPLETE, journal
@@ -163,10 +163,7 @@ def _mesh(job: Job) -> Any:
 
 
 def _write_text(job: Job, outcome: Outcome, name: str, content: str) -> None:
-    def write(part: Path) -> None:
-        part.write_text(content, encoding="utf-8")
-
-    replace_file(job.directory / name, write)
+    write_text(job.directory / name, content)
     outcome.files.append(name)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gmm_bayes.errors import FileFormatError
 from gmm_bayes.files.locks import is_locked
-from gmm_bayes.files.replace import replace_file
+from gmm_bayes.files.replace import write_text
 from gmm_bayes.jobs.job_file.config import load_config
 from gmm_bayes.jobs.journal import COMPLETE, last_report
 from gmm_bayes.jobs.output import CHECKPOINT, POSTERIOR_FILE, REPORT_FILE
@@ -42,11 +42,7 @@ def job_file(directory: Path) -> Path:
 def begin_checkpoint(job: Job) -> None:
     """Make the checkpoint of a new run."""
     (job.directory / CHECKPOINT).mkdir()
-
-    def write(part: Path) -> None:
-        part.write_text(job.resolved, encoding="utf-8")
-
-    replace_file(job_file(job.directory), write)
+    write_text(job_file(job.directory), job.resolved)
 
 
 def remove_checkpoint(directory: Path) -> None:

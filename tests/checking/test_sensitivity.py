@@ -286,3 +286,25 @@ def test_what_has_no_priors_of_its_own(faithful_fit):
     stacked = gb.stack_chains(made_up_fit(far_apart(2, 1), n_draws=30)).resample()
     with pytest.raises(ValueError, match="got some resampled by stack_chains"):
         gb.prior_sensitivity(stacked)
+
+
+def test_slopes_of_all_quantities_are_arviz():
+    """One quantity after the other, by ArviZ's function of arrays."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((7, 4, 300))
+    values[1] = np.tan(np.clip(values[1], -1.5, 1.5)) ** 3
+    values[2] = values[2].round(1)
+    values[3] = np.sign(values[3])
+    values[4] += 1e6
+    values[5, 0, 0] = np.nan
+    log_density = 3 * values[0] - values[6] ** 2
+    found = arviz_bridge.power_scaling(values, log_density)
+    array_stats = arviz_bridge._array_stats()
+    lower, upper = (
+        np.exp(array_stats.power_scale_lw(log_density, alpha=power, axis=(0, 1)))
+        for power in (0.99, 1.01)
+    )
+    expected = [array_stats.power_scale_sense(v, lower, upper, 0.99, 1.01) for v in values]
+    expected[5] = np.nan
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert found[0] > 0.1

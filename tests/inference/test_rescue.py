@@ -168,3 +168,16 @@ def test_errors_before_sampling_save_nothing(tmp_path, monkeypatch):
     with pytest.raises(AssertionError, match="long work has begun"):
         gb.fit(two_groups(), 2)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore::gmm_bayes.errors.GMMBayesWarning")
+def test_many_fits_that_cannot_be_judged_are_saved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gmm_bayes.inference.batch.result.agreement_of_sets", breaks)
+    tables = [two_groups(), two_groups(seed=1)]
+    with pytest.raises(Broken) as caught:
+        gb.fit_many(tables, 2, sampler=SHORT)
+    # Once where chains are looked at before some are sampled again, or once at the end.
+    with np.load(rescued_file(caught, "the verdict"), allow_pickle=False) as raw:
+        assert raw["z"].shape == (2, SHORT.num_chains, SHORT.num_samples, 11)
+        assert np.isfinite(raw["stats.log_likelihood"]).all()

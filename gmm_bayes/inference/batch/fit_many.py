@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ from gmm_bayes.inference.batch.result import DataSet, ManyFits
 from gmm_bayes.inference.batch.sampling import ManyDraws, sample_many, stack
 from gmm_bayes.inference.em.starts import em_starts, match_to_prior
 from gmm_bayes.inference.potential import ModelSpec, log_prior, site_values, space
+from gmm_bayes.inference.rescue import rescued, save_arrays
 from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.run import attributes, integer_seed
 from gmm_bayes.inference.sampling.nuts import NUTS
@@ -138,7 +140,8 @@ def fit_many(
 
     def trusted(draws: ManyDraws) -> np.ndarray:
         judged.append(ManyFits(sets, draws, spec, sampler, describe))
-        return judged[0].table()["ok"].to_numpy()
+        with rescued("the verdict", ".npz", partial(_save, draws)):
+            return judged[0].table()["ok"].to_numpy()
 
     forget_programs()
     with persistent_cache(), double_precision(), jax.default_device(chosen_device):
@@ -170,8 +173,20 @@ def fit_many(
     # What was judged is what is returned, unless some sets were sampled once more.
     redone = not judged or (judged[0].table()["adapted"] != draws.facts["adapted"]).any()
     fits = ManyFits(sets, draws, spec, sampler, describe) if redone else judged[0]
+    with rescued("the verdict", ".npz", partial(_save, draws)):
+        fits.table()
     _warn(fits)
     return fits
+
+
+def _save(draws: ManyDraws, path: Path) -> str:
+    """Write all draws down, where they cannot be judged."""
+    arrays = {
+        "z": draws.z,
+        **{f"stats.{name}": values for name, values in draws.stats.items()},
+        **{f"facts.{name}": values for name, values in draws.facts.items()},
+    }
+    return save_arrays(arrays, "z of shape (set, chain, draw, dimension), unconstrained", path)
 
 
 def _check_options(

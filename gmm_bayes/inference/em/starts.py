@@ -139,8 +139,8 @@ def _best(found: Solutions) -> MixtureParameters:
     return MixtureParameters(*(a[best] for a in found.mixture))
 
 
-# A single set does not go this way: it takes as long, but from some 3,000 rows on it rounds the 14th
-# digit of a mixture otherwise, and draws would not be what they were, bit for bit.
+# A single set does not go this way: it takes as long, but from some 3,000 rows on the 14th digit of
+# a mixture is rounded otherwise, and draws would not be what they were, bit for bit.
 @partial(jax.jit, static_argnames="spec")
 def _maximise_many(
     moments: jax.Array, rows: RowBlocks, tolerance: jax.Array, *, spec: ModelSpec

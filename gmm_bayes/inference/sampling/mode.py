@@ -200,9 +200,9 @@ def _curvature(
 def _differences(z: np.ndarray, directions: np.ndarray, data: Data, spec: ModelSpec) -> np.ndarray:
     """Derivatives of the gradient along sums of coordinates, by central differences.
 
-    `jax.hessian` agrees to 1e-7, but is a program of its own: 3.5 s to be compiled in a first fit of
-    500 rows in 47 dimensions, where the differences take 0.02 s, and 5.0 s against 0.16 s for 10,000
-    rows in 125 dimensions (two cores).
+    `jax.hessian` agrees to 1e-7, but is a program of its own, which a first fit would compile: 3.5
+    s for 500 rows in 47 dimensions, where the differences take 0.02 s, and 5.0 s against 0.16 s for
+    10,000 rows in 125 dimensions (two cores).
 
     Parameters
     ----------

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from scipy.special import gammaln, multigammaln
-from scipy.stats import Covariance, halfcauchy, multivariate_normal
 
 from gmm_bayes._vocabulary import (
     CHAIN,
@@ -61,6 +60,9 @@ def log_priors_at(
     -------
     dict of ndarray, shape (...)
     """
+    # Which takes a second to import.
+    from scipy.stats import Covariance, halfcauchy, multivariate_normal
+
     n_axes = sites[WEIGHTS].ndim - 1
     scale = np.asarray(prior.scale_scale)
     if structure.shares_scale:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmm_bayes.errors import CheckpointError, ConfigError, ConvergenceWarning, DataWarning
-from gmm_bayes.files.replace import replace_file
+from gmm_bayes.files.replace import write_text
 from gmm_bayes.jobs.job_file.config import load_config
 from gmm_bayes.jobs.job_file.sections import JobConfig
 from gmm_bayes.jobs.output import CONFIG_FILE, POSTERIOR_FILE, REPORT_FILE, remove_stale
@@ -33,7 +33,6 @@ __all__ = [
     "read_report",
     "read_scores",
     "run_member",
-    "write_text",
 ]
 
 logger = logging.getLogger(__name__)
@@ -129,11 +128,6 @@ def one_line(error: Exception) -> str:
     if not type(error).__module__.startswith("gmm_bayes") and not isinstance(error, OSError):
         words = f"{type(error).__name__}: {words}"
     return words if len(words) <= _LONGEST_ERROR else words[:_LONGEST_ERROR] + "..."
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _fitted(directory: Path, config: JobConfig, data: str) -> "GMMFit":

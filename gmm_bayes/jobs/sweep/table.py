@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmm_bayes.errors import FileFormatError
+from gmm_bayes.files.replace import write_text
 from gmm_bayes.jobs.sweep.config import short_names
-from gmm_bayes.jobs.sweep.members import ERROR_FILE, read_report, read_scores, write_text
+from gmm_bayes.jobs.sweep.members import ERROR_FILE, read_report, read_scores
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,8 +14,8 @@ from test_same_posterior import label_free, overlapping
 
 import gmm_bayes as gb
 from gmm_bayes.inference import arviz_bridge
-from gmm_bayes.inference.sampling import chees
 from gmm_bayes.inference.sampling import chees_driver as many_chains
+from gmm_bayes.inference.sampling import sampler as contract
 from gmm_bayes.inference.sampling.nuts_driver import draws_per_call
 from gmm_bayes.inference.verdict import measures
 from gmm_bayes.inference.verdict.diagnosis import THRESHOLDS
@@ -284,7 +284,9 @@ def test_settings():
 def test_without_the_engine(faithful, monkeypatch):
     """Its settings can be written and read, but a fit says at once what to install."""
     real = importlib.util.find_spec
-    monkeypatch.setattr(chees, "find_spec", lambda name: None if name == "blackjax" else real(name))
+    monkeypatch.setattr(
+        contract, "find_spec", lambda name: None if name == "blackjax" else real(name)
+    )
     monkeypatch.setattr("gmm_bayes.inference.fit.default_priors", None)
     sampler = gb.ChEES()
     with pytest.raises(gb.errors.MissingDependencyError) as raised:

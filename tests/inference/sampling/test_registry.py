@@ -57,24 +57,59 @@ def test_a_toy_is_fitted_with_saved_loaded_and_judged(toy, faithful, faithful_fi
     gb.plots.plot_diagnostics(again)
 
 
-def test_a_toy_runs_as_a_job(toy, tmp_path, monkeypatch, capsys):
+def command(monkeypatch, *words):
+    """Run the command line; its exit code."""
+    monkeypatch.setattr("sys.argv", ["gmm-bayes", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """The file of a job, in the current directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "sys.argv", ["gmm-bayes", "run", "job.toml", "--strict", "--set", "sampler.kind=toy"]
-    )
     (tmp_path / "job.toml").write_text(
         '[data]\ndataset = "old_faithful"\n[model]\nn_components = 2\n'
         "[sampler]\nnum_samples = 500\n"
     )
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 0
+
+
+def test_a_toy_runs_as_a_job(toy, job, tmp_path, monkeypatch, capsys):
+    assert command(monkeypatch, "run", "job.toml", "--strict", "--set", "sampler.kind=toy") == 0
     assert "Toy, 4 chains x 500 draws" in capsys.readouterr().out
     out = tmp_path / "runs" / "job"
     assert gb.load(out / "posterior.nc").sampler == toy(num_samples=500)
     assert json.loads((out / "report.json").read_text())["verdict"] == "ok"
     assert (out / "diagnostics.png").exists()
     assert not (out / "checkpoint").exists()
+
+
+def test_laplace_runs_as_a_job(job, tmp_path, monkeypatch, capsys):
+    assert command(monkeypatch, "run", "job.toml", "--set", "sampler.kind=laplace") == 0
+    said = capsys.readouterr().out
+    assert "sampler  Laplace, 500 draws, seed 0, device auto" in said
+    assert re.search(
+        r"^Pareto k -?0\.\d\d, ESS \d+, 2 of 2 components occupied$", said, re.MULTILINE
+    )
+    assert "believe it? yes" in said
+    assert "left out: diagnostics.png: draws of Laplace are not chains" in said
+    out = tmp_path / "runs" / "job"
+    report = json.loads((out / "report.json").read_text())
+    assert report["verdict"] == "ok"
+    assert report["pareto_k"] < 0.7
+    assert report["rhat"] is None
+    assert (out / "components.png").exists()
+    assert gb.load(out / "posterior.nc").sampler == gb.Laplace(num_samples=500)
+    assert command(monkeypatch, "check", "runs/job") == 0
+    assert command(monkeypatch, "show", "runs/job") == 0
+
+
+def test_laplace_has_no_other_key(job, monkeypatch, capsys):
+    words = ("--set", "sampler.kind=laplace", "--set", "sampler.num_chains=2")
+    assert command(monkeypatch, "run", "job.toml", *words) == 2
+    said = capsys.readouterr().err
+    assert 'sampler.num_chains: must be left out with kind = "laplace", got 2' in said
 
 
 def test_what_a_toy_cannot_do_is_said_in_its_name(toy, faithful, tmp_path):
