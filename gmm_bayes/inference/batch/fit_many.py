@@ -29,7 +29,7 @@ from gmm_bayes.inference.arguments import check_model
 from gmm_bayes.inference.batch.result import DataSet, ManyFits
 from gmm_bayes.inference.batch.sampling import ManyDraws, sample_many, stack
 from gmm_bayes.inference.em.starts import em_starts, match_to_prior
-from gmm_bayes.inference.potential import ModelSpec, log_prior, site_values, space
+from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, site_values, space
 from gmm_bayes.inference.rescue import rescued, save_arrays
 from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.run import attributes, integer_seed
@@ -145,22 +145,11 @@ def fit_many(
 
     forget_programs()
     with persistent_cache(), double_precision(), jax.default_device(chosen_device):
-        room = max(len(one.table.values) for one in sets)
-        standard = [PriorArrays(*one.units.apply_to_priors(one.prior)) for one in sets]
-        values = [one.units.apply(one.table.values) for one in sets]
-        rows = stack([block_rows(X, room=room) for X in values])
         em_seeds = [integer_seed(seeds[one.name][1]) for one in sets]
-        solutions = em_starts(values, rows, spec, init=init, n_init=n_init, seeds=em_seeds)
-        matched = [
-            match_to_prior(solution, prior, len(X))
-            for solution, prior, X in zip(solutions, standard, values, strict=True)
-        ]
-        here = space(spec, values[0].shape[1])
-        starts = np.stack([here.vector(site_values(one, spec)) for one in matched])
+        data, starts = _starts(sets, spec, init, n_init, em_seeds)
         prepared = time.perf_counter()
         draws = sample_many(
-            rows,
-            stack([log_prior(prior, spec) for prior in standard]),
+            *data,
             starts,
             spec,
             sampler,
@@ -177,6 +166,24 @@ def fit_many(
         fits.table()
     _warn(fits)
     return fits
+
+
+def _starts(
+    sets: list[DataSet], spec: ModelSpec, init: InitMethod, n_init: int, seeds: list[int]
+) -> tuple[Data, np.ndarray]:
+    """Rows and priors in standard units, with a leading axis of sets, and where searches begin."""
+    room = max(len(one.table.values) for one in sets)
+    standard = [PriorArrays(*one.units.apply_to_priors(one.prior)) for one in sets]
+    values = [one.units.apply(one.table.values) for one in sets]
+    rows = stack([block_rows(X, room=room) for X in values])
+    solutions = em_starts(values, rows, spec, init=init, n_init=n_init, seeds=seeds)
+    matched = [
+        match_to_prior(solution, prior, len(X))
+        for solution, prior, X in zip(solutions, standard, values, strict=True)
+    ]
+    here = space(spec, values[0].shape[1])
+    starts = np.stack([here.vector(site_values(one, spec)) for one in matched])
+    return Data(rows, stack([log_prior(prior, spec) for prior in standard])), starts
 
 
 def _save(draws: ManyDraws, path: Path) -> str:
