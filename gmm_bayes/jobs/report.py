@@ -65,7 +65,7 @@ def to_json(job: "Job", outcome: "Outcome") -> str:
         "worse_chains": d.worse_chains,
         "labels_switched": d.switched,
         "prior_sensitivity": d.prior_sensitivity,
-        "pareto_k": d.pareto_k,
+        **({"pareto_k": d.pareto_k} if fit.sampler.judged_by == "weights" else {}),
         "n_components": fit.n_components,
         "occupied_components": d.n_occupied,
         "data": {
