@@ -146,7 +146,7 @@ def cut_trajectories(fit: GMMFit) -> int:
 
 
 def e_bfmi(energy: np.ndarray, groups: int | None = None) -> np.ndarray:
-    """Per chain (Betancourt 2016, equation 4.1); ArviZ's call for it differs between its lines.
+    """Per chain (Betancourt 2016, equation 4.1); ArviZ divides by n - 1, and knows no superchains.
 
     Per superchain where there are `groups` of them: one short chain says little of a variance.
     """
