@@ -28,9 +28,9 @@ def log_density_and_entropy(
     log_density, entropy : ndarray, shape (S, rows)
         Nats; the entropy is -sum_k r_k log r_k. Not a number where a draw is not finite.
     """
-    n_draws = len(means)
+    n_draws, k, d = means.shape
     log_density, entropy = np.empty((2, n_draws, len(X)))
-    size = max(1, _CHUNK // (means[0].size * len(X)))
+    size = max(1, _CHUNK // (k * d * len(X)))
     # A draw far out may overflow, and a collapsed one divide by zero: then it is not finite.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         whiten, shift, constant = _scored(weights, means, tril)

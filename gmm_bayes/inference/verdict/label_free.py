@@ -115,7 +115,7 @@ def _at_rows(
     units = Standardization.of(fit.X.values, fit.structure)
     X, (weights, means, tril) = units.apply(fit.X.values), units.apply_to_parameters(draws)
     X = X[_some_rows(fit, draws) if rows is None else rows]
-    workers = cpu_cores()
+    workers = min(cpu_cores(), len(means))
 
     def of_some(share: int) -> tuple[np.ndarray, np.ndarray]:
         some = slice(share * len(means) // workers, (share + 1) * len(means) // workers)
