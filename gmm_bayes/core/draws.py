@@ -1,12 +1,12 @@
-"""Densities of rows under many draws of a mixture, in NumPy, where nothing is compiled.
+"""Densities and moments of many draws of a mixture, in NumPy, where nothing is compiled.
 
-4000 draws, 256 rows, K = 8: 0.14 s on one core. A program of XLA's took 0.09 s on two, but 0.8 s to
-be compiled, in every first fit.
+Densities under 4000 draws, 256 rows, K = 8: 0.14 s on one core. A program of XLA's took 0.09 s on
+two, but 0.8 s to be compiled, in every first fit.
 """
 
 import numpy as np
 
-__all__ = ["draw_scores", "log_density_and_entropy"]
+__all__ = ["draw_scores", "log_density_and_entropy", "mixture_moments"]
 
 # Numbers of scores held at once, and the arrays made of them: they stay in a core's cache.
 _CHUNK = 2**16
@@ -50,6 +50,21 @@ def log_density_and_entropy(
             log_density[some] = (largest + log_total)[:, 0]
             entropy[some] = -shares.sum(axis=1)
     return log_density, entropy
+
+
+def mixture_moments(
+    weights: np.ndarray, means: np.ndarray, covariances: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (..., D) and covariance (..., D, D) of whole mixtures.
+
+    Parameters
+    ----------
+    weights, means, covariances : ndarray, shapes (..., K), (..., K, D) and (..., K, D, D)
+    """
+    mean = np.einsum("...k,...kd->...d", weights, means)
+    away = means - mean[..., None, :]
+    within = covariances + away[..., :, None] * away[..., None, :]
+    return mean, np.einsum("...k,...kij->...ij", weights, within)
 
 
 def draw_scores(

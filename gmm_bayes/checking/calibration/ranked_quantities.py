@@ -9,7 +9,7 @@ from gmm_bayes._vocabulary import (
     WEIGHTS,
 )
 from gmm_bayes.core.covariance import CovarianceStructure
-from gmm_bayes.core.draws import log_density_and_entropy
+from gmm_bayes.core.draws import log_density_and_entropy, mixture_moments
 from gmm_bayes.inference.verdict.log_priors import log_priors_at
 from gmm_bayes.model.priors import PriorArrays
 
@@ -73,10 +73,7 @@ def _of_mixture(
     tril = structure.scale_tril(sites[SCALES], sites.get(CORRELATION_CHOLESKY), k, d)
     log_likelihood, entropy, log_density = _of_rows(X, prior.mean_loc, weights, means, tril)
     log_prior = _log_prior(sites, prior, structure)
-    mean = np.einsum("sk,skd->sd", weights, means)
-    away = means - mean[:, None]
-    within = tril @ tril.swapaxes(-1, -2) + away[..., :, None] * away[..., None, :]
-    covariance = np.einsum("sk,skij->sij", weights, within)
+    mean, covariance = mixture_moments(weights, means, tril @ tril.swapaxes(-1, -2))
     found = {
         "log_likelihood": log_likelihood,
         "log_prior": log_prior,

@@ -40,7 +40,7 @@ class Sampler(Protocol):
     needs : tuple of str, optional
         A package that must be installed, and the extra of ours that brings it.
     warms_up : bool
-        Whether there are any.
+        Whether it makes draws that are not kept.
     can_resume : bool
         Whether a run can be kept on disk, and go on.
     can_batch : bool

@@ -11,6 +11,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.special import ndtri
 
 from gmm_bayes._vocabulary import MEANS, WEIGHTS
+from gmm_bayes.core.draws import mixture_moments
 
 __all__ = ["Agreement", "agreement", "agreement_of_sets", "label_free_draws"]
 
@@ -198,10 +199,7 @@ def label_free_draws(
     ndarray, shape (..., n_quantities)
     """
     weights, means = sites[WEIGHTS], sites[MEANS]
-    mean = np.einsum("...k,...kd->...d", weights, means)
-    away = means - mean[..., None, :]
-    within = covariances + away[..., :, None] * away[..., None, :]
-    spread = np.einsum("...k,...kij->...ij", weights, within)
+    mean, spread = mixture_moments(weights, means, covariances)
     parts = [
         stats["log_likelihood"][..., None],
         stats["potential"][..., None],

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from gmm_bayes._vocabulary import CHAIN, DRAW
-from gmm_bayes.core.draws import log_density_and_entropy
+from gmm_bayes.core.draws import log_density_and_entropy, mixture_moments
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.rows.standardization import Standardization
@@ -52,10 +52,7 @@ def label_free_quantities(fit: GMMFit) -> xr.Dataset:
     """
     sizes, stats = fit.posterior.sizes, fit.sample_stats
     draws = fit.parameters()
-    mean = np.einsum("sk,skd->sd", draws.weights, draws.means)
-    away = draws.means - mean[:, None]
-    within = draws.covariances + away[..., :, None] * away[..., None, :]
-    covariance = np.einsum("sk,skij->sij", draws.weights, within)
+    mean, covariance = mixture_moments(draws.weights, draws.means, draws.covariances)
     log_density, entropy = _at_rows(fit, draws)
     values = {
         "sorted_weights": -np.sort(-draws.weights, axis=1),

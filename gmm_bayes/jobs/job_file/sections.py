@@ -28,8 +28,8 @@ from gmm_bayes.model.priors import Priors
 
 __all__ = ["JobConfig", "SweepSection", "sampler_keys", "sampler_section"]
 
-# The kind of sampler where none is named.
-_DEFAULT = "nuts"
+# The kind of sampler where none is named: that of `fit`.
+_DEFAULT = next(iter(by_option()))
 
 
 class DataSection(Section):
