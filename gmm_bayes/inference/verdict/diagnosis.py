@@ -108,10 +108,12 @@ class Diagnosis:
         return ess_needed(len(self.log_likelihood), self.num_superchains)
 
     def __repr__(self) -> str:
+        # Not every sampler has an energy.
+        energy = f", E-BFMI {self.e_bfmi.min():.2f}" * bool(np.isfinite(self.e_bfmi).all())
         numbers = (
             f"{rhat_name(self.num_superchains)} {self.rhat:.3f}, "
             f"bulk ESS {self.ess_bulk:.0f}, tail ESS {self.ess_tail:.0f}, "
-            f"{self.n_divergences} divergences, E-BFMI {self.e_bfmi.min():.2f}"
+            f"{self.n_divergences} divergences{energy}"
             if np.isnan(self.pareto_k)
             else f"Pareto k {self.pareto_k:.2f}, ESS {self.ess_bulk:.0f}"
         )

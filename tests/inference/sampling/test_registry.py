@@ -52,6 +52,7 @@ def test_a_toy_is_fitted_with_saved_loaded_and_judged(toy, faithful, faithful_fi
     assert found.ok, found
     assert (found.n_divergences, found.n_max_tree_depth, found.num_superchains) == (0, 0, None)
     assert np.isnan(found.e_bfmi).all()
+    assert "E-BFMI" not in repr(found)
     # What follows from the draws asks nothing of the sampler.
     assert gb.responsibilities(again).shape == (272, 2)
     gb.plots.plot_diagnostics(again)
