@@ -1,6 +1,8 @@
 """Fits that several tests look at: each is made once, because compiling is what takes time."""
 
 import os
+import shutil
+import tempfile
 
 # Chains run in threads of their own; OpenBLAS must not add more.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -21,6 +23,48 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.machine.compilation import forget_programs
 
 STRUCTURES = (FULL, TIED, DIAG, SPHERICAL)
+
+
+# Files of few tests that take minutes: begun last, they would keep one worker busy and no other.
+LONG = (
+    "test_notebooks.py",
+    "test_sweep.py",
+    "test_distributed.py",
+    "test_fit_many.py",
+    "test_sharding.py",
+    "test_against_numpyro.py",
+    "test_public_api.py",
+    "test_readme.py",
+    "test_jobs_survive.py",
+    "test_benchmarks.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    names = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: names.get(item.path.name, len(names)))
+
+
+# Where JAX keeps compiled programs, and in how many seconds a program is compiled that is kept.
+_PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
+_SHORTEST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+
+
+def pytest_configure(config):
+    """What a worker, or a process that a test starts, has compiled, no other compiles again.
+
+    Workers inherit the folder from the process that starts them, which takes it away at the end.
+    """
+    if _PROGRAMS not in os.environ:
+        config.programs = tempfile.mkdtemp(prefix="gmm_bayes-programs-")
+        os.environ.update({_PROGRAMS: config.programs, _SHORTEST: "0.5"})
+        jax.config.update(_PROGRAMS.lower(), config.programs)
+        jax.config.update(_SHORTEST.lower(), 0.5)
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "programs"):
+        shutil.rmtree(config.programs, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="module")

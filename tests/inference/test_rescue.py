@@ -1,5 +1,6 @@
 """A run that dies after sampling has lost nothing: labelling and judging are broken on purpose."""
 
+import dataclasses
 import json
 import re
 from importlib import metadata
@@ -183,7 +184,8 @@ def test_many_fits_that_cannot_be_judged_are_saved(tmp_path, monkeypatch):
     monkeypatch.setattr("gmm_bayes.inference.batch.result.agreement_of_sets", breaks)
     tables = [two_groups(), two_groups(seed=1)]
     with pytest.raises(Broken) as caught:
-        gb.fit_many(tables, 2, sampler=SHORT)
+        # In plain coordinates, which take fewer programs.
+        gb.fit_many(tables, 2, sampler=dataclasses.replace(SHORT, preconditioning="none"))
     # Once where chains are looked at before some are sampled again, or once at the end.
     with np.load(rescued_file(caught, "the verdict"), allow_pickle=False) as raw:
         assert raw["z"].shape == (2, SHORT.num_chains, SHORT.num_samples, 11)

@@ -26,6 +26,17 @@ print(jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_
 """
 
 
+@pytest.fixture(autouse=True)
+def no_folder_of_jax(monkeypatch):
+    """These tests are about our own, which gives way to JAX's."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", raising=False)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

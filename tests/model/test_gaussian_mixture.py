@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import plain_model
 from numpyro import handlers
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import HMC, MCMC
 from numpyro.infer.util import log_density
 from scipy import stats
 
@@ -39,7 +39,9 @@ def test_log_joint_is_that_of_a_plain_model(covariance_type, k, d):
 
 def test_any_numpyro_inference_can_use_it(faithful):
     X = faithful.to_numpy()
-    mcmc = MCMC(NUTS(gb.gaussian_mixture), num_warmup=20, num_samples=10, progress_bar=False)
+    # NUTS takes a minute to compile.
+    kernel = HMC(gb.gaussian_mixture, trajectory_length=None, num_steps=4)
+    mcmc = MCMC(kernel, num_warmup=20, num_samples=10, progress_bar=False)
     mcmc.run(jax.random.key(0), X, n_components=2, priors=gb.default_priors(X, 2))
     az = arviz_bridge.import_arviz()
     tree = az.from_numpyro(mcmc, log_likelihood=True)
