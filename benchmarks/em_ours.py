@@ -44,7 +44,7 @@ def iterations(X, start, args):
     rows = jax.device_put(block_rows(X, rows_per_block=ROWS_PER_BLOCK))
     mixtures = jax.vmap(MixtureParameters.from_covariances)(*start)
     moments = jax.vmap(lambda mixture: e_step(mixture, rows)[1])(mixtures)
-    arguments = (moments, rows, *jax.device_put((_NEVER, VARIANCE_FLOOR)))
+    arguments = (moments, rows, *jax.device_put((_NEVER, VARIANCE_FLOOR, args.many)))
     spec = ModelSpec(start[0].shape[1], "full")
     programs, compiling = {}, {}
     for n_iter in (args.few, args.many):

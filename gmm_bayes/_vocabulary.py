@@ -42,9 +42,11 @@ TIED: Final = "tied"
 DIAG: Final = "diag"
 SPHERICAL: Final = "spherical"
 
-# Where the EM starts come from, named as in scikit-learn.
-InitMethod = Literal["kmeans", "k-means++", "random", "random_from_data"]
-INIT_METHODS: Final = ("kmeans", "k-means++", "random", "random_from_data")
+# Where the EM starts come from: many kinds, or one of scikit-learn's names.
+AUTO: Final = "auto"
+InitMethod = Literal["auto", "kmeans", "k-means++", "random", "random_from_data"]
+NAMED_INIT_METHODS: Final = ("kmeans", "k-means++", "random", "random_from_data")
+INIT_METHODS: Final = (AUTO, *NAMED_INIT_METHODS)
 
 # How several chains run, named as in NumPyro.
 ChainMethod = Literal["auto", "parallel", "sequential", "vectorized"]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOADERS",
     "Simulated",
+    "load_crabs",
     "load_galaxies",
     "load_iris",
     "load_old_faithful",
@@ -55,6 +56,26 @@ def load_old_faithful() -> "pd.DataFrame":
        Applied Statistics 39. The version of 272 eruptions is that of W. Haerdle (1991).
     """
     return _read("old_faithful.csv")
+
+
+def load_crabs() -> "pd.DataFrame":
+    """Measurements of rock crabs, of which size hides the species and the sexes.
+
+    Returns
+    -------
+    pandas.DataFrame, shape (200, 5)
+        `FL`, `RW`, `CL`, `CW`, `BD`: frontal lobe, rear width, carapace length and width, and body
+        depth, in mm. A row's label is its species (B, blue, or O, orange), its sex (M or F) and its
+        number among the fifty of the kind, as in "BM1".
+
+    References
+    ----------
+    .. [1] N. A. Campbell, R. J. Mahon (1974). A multivariate study of variation in two species of
+       rock crab of the genus Leptograpsus. Australian Journal of Zoology 22.
+    """
+    frame = _read("crabs.csv")
+    label = frame["sp"] + frame["sex"] + frame["index"].astype(str)
+    return frame[["FL", "RW", "CL", "CW", "BD"]].set_axis(label.rename(None))
 
 
 def load_galaxies() -> "pd.DataFrame":
@@ -172,6 +193,7 @@ def _read(name: str) -> "pd.DataFrame":
 # By the names that a job file uses.
 LOADERS = {
     "old_faithful": load_old_faithful,
+    "crabs": load_crabs,
     "galaxies": load_galaxies,
     "iris": load_iris,
     "blobs": make_blobs,

@@ -52,10 +52,10 @@ class BayesianGMM(DensityMixin, BaseEstimator):
         maximum likelihood by `fit_em`.
     sampler : NUTS or Laplace, optional
         Settings of the engine of that name; None takes the engine's defaults.
-    init_params : {"kmeans", "k-means++", "random", "random_from_data"} or MixtureParameters
-        Where EM, which finds the start of the chains too, begins.
-    n_init : int
-        Number of EM starts; every other one begins at rows of the data, see `fit_em`.
+    init_params : {"auto", "kmeans", "k-means++", "random", "random_from_data"} or MixtureParameters
+        Where EM, which finds the start of the chains too, begins; see `fit_em`.
+    n_init : int, optional
+        Number of EM starts; None takes as many as `fit_em` does.
     tol : float
         EM ends when the mean log density of a row changes by no more. Only for `engine="em"`.
     reg_covar : float
@@ -116,8 +116,8 @@ class BayesianGMM(DensityMixin, BaseEstimator):
         priors: Priors | None = None,
         engine: Literal["nuts", "laplace", "em"] = "nuts",
         sampler: Sampler | None = None,
-        init_params: InitMethod | MixtureParameters = "kmeans",
-        n_init: int = 10,
+        init_params: InitMethod | MixtureParameters = "auto",
+        n_init: int | None = None,
         tol: float = 1e-6,
         reg_covar: float = 1e-6,
         max_iter: int = 500,

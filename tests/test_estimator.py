@@ -408,8 +408,8 @@ ONE_KIND = "sampler must be a gmm_bayes.{}(...) for engine='{}', got {!r}"
             "kind of start": (
                 {"init_params": "kmean"},
                 ValueError,
-                "init must be one of kmeans, k-means++, random, random_from_data, got 'kmean'; "
-                "did you mean 'kmeans' or 'k-means++'?",
+                "init must be one of auto, kmeans, k-means++, random, random_from_data, "
+                "got 'kmean'; did you mean 'kmeans' or 'k-means++'?",
             ),
             "random state": (
                 {"random_state": "seven"},

@@ -71,7 +71,8 @@ def test_n_components(monkeypatch, call, value, exception, message):
 
 def test_numpy_integers_are_integers():
     fit = quiet_fit(X40, np.int8(2), seed=np.int64(3), n_init=np.uint16(10))
-    assert fit == small_fit() or fit.posterior.identical(small_fit().posterior)
+    same = quiet_fit(X40, 2, seed=3, n_init=10)
+    assert fit == same or fit.posterior.identical(same.posterior)
     assert gb.NUTS(num_warmup=np.int32(5)) == gb.NUTS(num_warmup=5)
 
 
@@ -96,7 +97,7 @@ FIT_OPTIONS = {
     "init": (
         {"init": "k-means"},
         ValueError,
-        "init must be one of kmeans, k-means++, random, random_from_data, got 'k-means'; "
+        "init must be one of auto, kmeans, k-means++, random, random_from_data, got 'k-means'; "
         "did you mean 'kmeans' or 'k-means++'?",
     ),
     "init of another shape": (

@@ -17,7 +17,7 @@ from gmm_bayes._validation import (
     check_seed,
     warn_data,
 )
-from gmm_bayes._vocabulary import CovarianceType
+from gmm_bayes._vocabulary import AUTO, CovarianceType
 from gmm_bayes.checking.candidates import (
     CRITERIA,
     Candidate,
@@ -27,12 +27,15 @@ from gmm_bayes.checking.candidates import (
     describe,
 )
 from gmm_bayes.checking.evidence import log_evidence
+from gmm_bayes.checking.nested import risen, still_falling
 from gmm_bayes.checking.prediction import folds, leave_one_out, predict_by_em
 from gmm_bayes.checking.tasks import Task, check_executor, run_tasks
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.errors import ConvergenceWarning, DataWarning
-from gmm_bayes.inference.em.fit_em import EMSettings, search
+from gmm_bayes.inference.em.fit_em import search
 from gmm_bayes.inference.em.result import EMFit
+from gmm_bayes.inference.em.starts import check_n_init, integer_seed
+from gmm_bayes.inference.em.steps import EMSettings
 from gmm_bayes.inference.fit import fit
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.result.gmm_fit import GMMFit
@@ -54,7 +57,7 @@ def compare_n_components(
     covariance_types: Sequence[CovarianceType] = ("full",),
     criteria: Sequence[str] = ("bic", "icl", "cv", "loo"),
     engine: Literal["em", "nuts"] = "em",
-    n_init: int = 10,
+    n_init: int | None = None,
     n_folds: int = 10,
     priors: Priors | Callable[[int], Priors] | None = None,
     sampler: Sampler | None = None,
@@ -107,6 +110,7 @@ def compare_n_components(
     -----
     DataWarning
         If the likelihood of a candidate has no useful maximum; it is out of `aic`, `bic`, `icl`.
+        If it stays below that of one component fewer, after a search from splits of that one.
     ConvergenceWarning
         Once, if chains of some candidates should not be believed.
 
@@ -128,7 +132,7 @@ def compare_n_components(
     """
     table, wished = _check(X, candidates, covariance_types, criteria, n_folds)
     check_choice(engine, "engine", ("em", "nuts"))
-    n_init = check_integer(n_init, "n_init", 1)
+    n_init = check_n_init(n_init)
     check_sampler(sampler, call="")
     believed = {c: priors(c.n_components) if callable(priors) else priors for c in wished}
     for belief in believed.values():
@@ -145,13 +149,13 @@ def compare_n_components(
         parts = folds(len(table.values), n_folds, np.random.default_rng([*seed, len(table.values)]))
     jobs: dict[tuple[Any, ...], Task] = {}
     for candidate in wished:
-        number = _seed(seed, candidate)
+        number, em_seed = _seed(seed, candidate), integer_seed(seed)
         bayes = partial(
             fit, priors=believed[candidate], sampler=sampler, n_init=n_init, progress=False
         )
-        em = partial(predict_by_em, spec=_spec(candidate), n_init=n_init, seed=number)
+        em = partial(predict_by_em, spec=_spec(candidate), n_init=n_init, seed=em_seed)
         nuts = partial(_predict_by_posterior, candidate=candidate, bayes=bayes, seed=number)
-        jobs[candidate, "em"] = partial(_best_fit, table, candidate, n_init, number)
+        jobs[candidate, "em"] = partial(_best_fit, table, candidate, n_init, em_seed)
         for i, part in enumerate(parts):
             jobs[candidate, "cv", i] = partial(em if engine == "em" else nuts, table, part)
         if _FROM_POSTERIOR & set(criteria):
@@ -159,6 +163,8 @@ def compare_n_components(
             jobs[candidate, "posterior"] = job
     answers = run_tasks([*jobs.values()], executor, shown=wanted(progress), unit="fit")
     results = dict(zip(jobs, answers, strict=True))
+    nested = risen(table, {candidate: results[candidate, "em"] for candidate in wished})
+    results.update({(candidate, "em"): found for candidate, found in nested.items()})
     compared = _compare(table, wished, tuple(criteria), parts, results)
     _warn(compared)
     return compared
@@ -203,10 +209,8 @@ def _seed(seed: np.ndarray, candidate: Candidate) -> int:
     return int(np.random.SeedSequence([*seed, place, candidate.n_components]).generate_state(1)[0])
 
 
-def _best_fit(table: Table, candidate: Candidate, n_init: int, seed: int) -> EMFit:
-    return search(
-        table, None, _spec(candidate), EMSettings(), init="kmeans", n_init=n_init, seed=seed
-    )
+def _best_fit(table: Table, candidate: Candidate, n_init: int | None, seed: int) -> EMFit:
+    return search(table, None, _spec(candidate), EMSettings(), init=AUTO, n_init=n_init, seed=seed)
 
 
 def _predict_by_posterior(
@@ -283,6 +287,13 @@ def _warn(found: Comparison) -> None:
         warn_data(
             f"with {', '.join(map(describe, singular))} every start of EM ended with a component "
             "without extent: aic, bic and icl leave it out"
+        )
+    falling = still_falling(found.fits)
+    if falling:
+        warn_data(
+            f"with {', '.join(map(describe, falling))} the likelihood is lower than with one "
+            "component fewer, which no maximum is: a better one was not found, and aic, bic, icl "
+            "and cv are too poor there; raise n_init"
         )
     doubted = [describe(c) for c, posterior in found.posteriors.items() if posterior.problems]
     if doubted:

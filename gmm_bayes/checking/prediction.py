@@ -6,10 +6,11 @@ import numpy as np
 from scipy.special import logsumexp
 
 from gmm_bayes._tables import Table
-from gmm_bayes._vocabulary import CHAIN, DRAW, MEANS, SCALES, WEIGHTS
+from gmm_bayes._vocabulary import AUTO, CHAIN, DRAW, MEANS, SCALES, WEIGHTS
 from gmm_bayes.core import mixture
 from gmm_bayes.inference import arviz_bridge
-from gmm_bayes.inference.em.fit_em import EMSettings, search
+from gmm_bayes.inference.em.fit_em import search
+from gmm_bayes.inference.em.steps import EMSettings
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.posterior.streaming import each_draw, map_rows
@@ -81,7 +82,7 @@ def folds(n_obs: int, n_folds: int, rng: np.random.Generator) -> list[np.ndarray
 
 
 def predict_by_em(
-    table: Table, left_out: np.ndarray, spec: ModelSpec, n_init: int, seed: int
+    table: Table, left_out: np.ndarray, spec: ModelSpec, n_init: int | None, seed: int
 ) -> np.ndarray:
     """Log density of the rows that were left out, under the mixture of largest likelihood.
 
@@ -94,7 +95,7 @@ def predict_by_em(
         None,
         spec,
         EMSettings(),
-        init="kmeans",
+        init=AUTO,
         n_init=n_init,
         seed=seed,
         room=len(table.values),

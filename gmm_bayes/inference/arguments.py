@@ -50,7 +50,7 @@ class Arguments:
     spec : ModelSpec
     sampler : NUTS, ChEES or Laplace
     init : str or MixtureParameters
-    n_init : int
+    n_init : int, optional
     seed : ndarray of uint32
     device : str
     mesh : dict of int, optional
@@ -66,7 +66,7 @@ class Arguments:
     spec: ModelSpec
     sampler: Sampler
     init: InitMethod | MixtureParameters
-    n_init: int
+    n_init: int | None
     seed: np.ndarray
     device: str
     mesh: dict[str, int] | None
@@ -141,7 +141,7 @@ class _Config(TypedDict):
     priors: dict[str, Any] | None
     sampler: dict[str, Any]
     init: InitMethod | dict[str, Any]
-    n_init: int
+    n_init: int | None
     device: str
     mesh: dict[str, int] | None
     precision: Precision

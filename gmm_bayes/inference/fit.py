@@ -19,7 +19,6 @@ from gmm_bayes._validation import (
     check_choice,
     check_data,
     check_fit_size,
-    check_integer,
     check_n_components,
     check_seed,
     warn_data,
@@ -29,13 +28,13 @@ from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import ConvergenceWarning, LabelSwitchingWarning
 from gmm_bayes.inference.arguments import Arguments, check_model, data_hash, to_stored
-from gmm_bayes.inference.em.starts import check_init, check_start
+from gmm_bayes.inference.em.starts import check_init, check_n_init, check_start
 from gmm_bayes.inference.potential import space
 from gmm_bayes.inference.rescue import rescued, save_unjudged
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.rows.placement import Placement
 from gmm_bayes.inference.rows.survey import Survey, survey
-from gmm_bayes.inference.run import device_name, integer_seed, plan_memory_of, run, seeds
+from gmm_bayes.inference.run import device_name, plan_memory_of, run
 from gmm_bayes.inference.sampling.checkpoint.directory import (
     check_options,
     claim_empty,
@@ -62,8 +61,8 @@ def fit(
     covariance_type: CovarianceType = "full",
     priors: Priors | None = None,
     sampler: Sampler | None = None,
-    init: InitMethod | MixtureParameters = "kmeans",
-    n_init: int = 10,
+    init: InitMethod | MixtureParameters = "auto",
+    n_init: int | None = None,
     seed: Any = 0,
     device: str = "auto",
     mesh: int | Mesh | None = None,
@@ -84,16 +83,16 @@ def fit(
     covariance_type : {"full", "tied", "diag", "spherical"}
         How components share covariance parameters, named as in scikit-learn.
     priors : Priors, optional
-        None takes `default_priors(X, n_components)`, its k-means seeded from `seed`; with it the
-        answer does not depend on units. A `mean_loc` of None is filled with the k-means centroids
-        of `X`.
+        None takes `default_priors(X, n_components)`; with it the answer does not depend on units.
+        A `mean_loc` of None is filled with the k-means centroids of `X`, the same for every `seed`.
     sampler : NUTS, ChEES or Laplace, optional
         None takes `NUTS()`.
-    init : {"kmeans", "k-means++", "random", "random_from_data"} or MixtureParameters
-        Where EM begins; every chain starts near the best EM solution. Parameters, in the units of
-        the data, are taken as that solution.
-    n_init : int
-        Number of EM starts.
+    init : {"auto", "kmeans", "k-means++", "random", "random_from_data"} or MixtureParameters
+        Where EM begins, as in `fit_em`. Its maxima are followed to modes of the posterior, and
+        every chain starts in the one of most mass, see `modes`. Parameters, in the units of the
+        data, are taken as the place to start near, and no other is looked for.
+    n_init : int, optional
+        Number of EM starts; None takes as many as `fit_em` does.
     seed : int in [0, 2**32) or JAX key
         The same seed gives the same draws on one device and version.
     device : {"auto", "cpu", "gpu"} or with an index, as "gpu:1"
@@ -157,7 +156,7 @@ def fit(
     >>> fit.posterior["weights"].mean(("chain", "draw")).round(1).values
     array([0.4, 0.6])
     """
-    n_init = check_integer(n_init, "n_init", 1)
+    n_init = check_n_init(n_init)
     spec = check_model(n_components, covariance_type, priors)
     sampler = check_sampler(sampler)
     sampler.check_installed()
@@ -178,10 +177,10 @@ def fit(
     writes = jax.process_index() == 0
     with claim_empty(folder) if folder is not None and writes else nullcontext():
         begin = time.perf_counter()
-        prior_seed = integer_seed(seeds(arguments)[0])
+        # The model is the data's: whoever draws from it anew, with another seed, has the same.
         if priors is None:
-            priors = default_priors(table, spec.n_components, seed=prior_seed)
-        priors = priors.with_centers(table, spec.n_components, seed=prior_seed)
+            priors = default_priors(table, spec.n_components)
+        priors = priors.with_centers(table, spec.n_components)
         prior = priors.arrays(spec.n_components, table.values.shape[1])
         for caution in cautions:
             warn_data(caution)

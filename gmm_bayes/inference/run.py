@@ -10,9 +10,11 @@ import numpy as np
 
 from gmm_bayes._vocabulary import SAMPLER_STATE
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
+from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.arguments import Arguments
-from gmm_bayes.inference.em.starts import em_start, match_to_prior, some_rows
+from gmm_bayes.inference.em.starts import em_start, integer_seed, match_to_prior, some_rows
+from gmm_bayes.inference.modes import SURVEY, facts, survey
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, space
 from gmm_bayes.inference.rescue import rescued, save_raw
 from gmm_bayes.inference.result import netcdf
@@ -31,7 +33,7 @@ from gmm_bayes.machine.progress import wanted
 from gmm_bayes.machine.versions import versions
 from gmm_bayes.model.priors import PriorArrays
 
-__all__ = ["attributes", "device_name", "integer_seed", "plan_memory_of", "run", "seeds"]
+__all__ = ["attributes", "device_name", "plan_memory_of", "run", "seeds"]
 
 
 def plan_memory_of(arguments: Arguments, where: Placement) -> MemoryPlan:
@@ -61,28 +63,30 @@ def run(
 ) -> GMMFit:
     """Sample from where the recorder says, and label the draws. There is no verdict yet."""
     table, spec, sampler = arguments.table, arguments.spec, arguments.sampler
-    _, em_seed, *chain_seeds = seeds(arguments)
+    chain_seeds = seeds(arguments)
+    em_seed = integer_seed(arguments.seed)
     units = arguments.units
     forget_programs()
     with persistent_cache(), double_precision(), jax.default_device(where.device):
         prior = PriorArrays(*agree(prior, where.mesh))
         standard = PriorArrays(*units.apply_to_priors(prior))
-        some = units.apply(table.values[some_rows(len(table.values), integer_seed(em_seed))])
+        some = units.apply(table.values[some_rows(len(table.values), em_seed)])
+
+        length = recorder.fixed("rows_per_block", plan.rows_per_block)
+        looked_for: dict[str, Any] = {}
 
         def search() -> MixtureParameters:
             if isinstance(arguments.init, MixtureParameters):
                 solution = units.apply_to_parameters(arguments.init)
+                matched = match_to_prior(solution, standard, arguments.n_obs)
             else:
-                how, seed = arguments.init, integer_seed(em_seed)
-                solution = em_start(some, spec, init=how, n_init=arguments.n_init, seed=seed)
-            matched = match_to_prior(solution, standard, arguments.n_obs)
+                matched = _best_mode(arguments, some, standard, length, em_seed, looked_for)
             return MixtureParameters(*agree(matched, where.mesh))
 
         @cache
         def find_start() -> MixtureParameters:
             return recorder.start(search)
 
-        length = recorder.fixed("rows_per_block", plan.rows_per_block)
         if arguments.rows is None:
             rows = where.blocks(table.values, units, arguments.precision, length, find_start)
         else:
@@ -91,13 +95,13 @@ def run(
         del rows
         rngs = [np.random.default_rng(seed) for seed in chain_seeds]
         n_obs = arguments.n_obs
-        problem = Problem(data, spec, n_obs, find_start, rngs, recorder, plan.grouping)
+        problem = Problem(data, spec, n_obs, find_start, rngs, recorder, plan.grouping, looked_for)
         _rehearse(arguments, prior, where)
         prepared = time.perf_counter()
         draws = sampler.run(problem, progress=wanted(progress) and jax.process_index() == 0)
         draws.seconds["initialise"] += prepared - begin
-        facts = {"precision": arguments.precision, **plan.facts, "rows_per_block": length}
-        draws.facts.update(where.facts, **facts)
+        how = {"precision": arguments.precision, **plan.facts, "rows_per_block": length}
+        draws.facts.update({**where.facts, **how, **looked_for})
         if arguments.rows is not None:
             assert arguments.seen is not None
             where_from = {"digest": arguments.seen.digest, "n_obs": n_obs}
@@ -109,6 +113,31 @@ def run(
                     draws.state, find_start(), prior, arguments.precision
                 )
     return fitted
+
+
+def _best_mode(
+    arguments: Arguments,
+    X: np.ndarray,
+    prior: PriorArrays,
+    rows_per_block: int,
+    seed: int,
+    looked_for: dict[str, Any],
+) -> MixtureParameters:
+    """The mode of most mass that is found on some rows, in standard units; what was found is told.
+
+    Where there is none, the solution of EM, numbered like the prior.
+    """
+    spec, n_obs = arguments.spec, arguments.n_obs
+    assert not isinstance(arguments.init, MixtureParameters)
+    found = em_start(X, spec, init=arguments.init, n_init=arguments.n_init, seed=seed)
+    weights = np.full(len(X), n_obs / len(X))
+    rows = block_rows(X, rows_per_block=rows_per_block, row_weights=weights)
+    data = jax.device_put(Data(rows, log_prior(prior, spec)))
+    modes = survey(found, X, prior, data, spec, n_obs)
+    looked_for[SURVEY] = facts(modes, found.n_starts, X)
+    if modes and np.isfinite(modes[0].log_mass):
+        return modes[0].mixture
+    return match_to_prior(found.best, prior, n_obs)
 
 
 def _labelled(draws: Draws, arguments: Arguments, prior: PriorArrays, where: Placement) -> GMMFit:
@@ -128,13 +157,8 @@ def _rehearse(arguments: Arguments, prior: PriorArrays, where: Placement) -> Non
 
 
 def seeds(arguments: Arguments) -> list[np.random.SeedSequence]:
-    """Of the priors, of EM, and of each chain."""
-    return np.random.SeedSequence(arguments.seed).spawn(2 + arguments.sampler.num_chains)
-
-
-def integer_seed(seed: np.random.SeedSequence) -> int:
-    """A seed as one integer."""
-    return int(seed.generate_state(1)[0])
+    """Of each chain."""
+    return np.random.SeedSequence(arguments.seed).spawn(arguments.sampler.num_chains)
 
 
 def attributes(

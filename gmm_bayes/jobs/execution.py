@@ -116,14 +116,13 @@ def _sample_or_give_up(job: Job) -> "GMMFit":
 
 
 def _priors(job: Job) -> Priors | None:
-    """The priors, None for the defaults of `fit`, whose centres follow its own seed."""
+    """The priors, None for the defaults of `fit`."""
     section, given = job.config.priors, job.config.priors.given
     if section.kind == "fixed":
         return Priors.fixed(**given)
     if not given:
         return None
-    k, seed = job.config.model.n_components, job.config.runtime.seed
-    return default_priors(job.some_rows, k, seed=seed).replace(**given)
+    return default_priors(job.some_rows, job.config.model.n_components).replace(**given)
 
 
 def _sample(job: Job) -> "GMMFit":

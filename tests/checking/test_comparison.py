@@ -12,7 +12,9 @@ import gmm_bayes as gb
 from gmm_bayes.checking import prediction
 from gmm_bayes.checking.candidates import Candidate, Scores, comparison
 from gmm_bayes.checking.comparison import _seed
+from gmm_bayes.checking.nested import risen, still_falling
 from gmm_bayes.checking.prediction import folds, leave_one_out
+from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.machine import row_blocks
 
@@ -79,6 +81,7 @@ def test_cross_validation_of_two_components_is_scikit_learns(faithful, faithful_
     assert line["cv_se"] == pytest.approx(np.sqrt(len(X) * rows.var(ddof=1)), rel=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore::gmm_bayes.errors.ConvergenceWarning")
 def test_cross_validation_by_the_posterior_makes_priors_anew(faithful, posterior_sweep):
     X, candidate = faithful.to_numpy(), Candidate(2, "full")
     total = 0.0
@@ -321,3 +324,49 @@ def test_more_components_than_a_fold_leaves_rows():
     X = np.random.default_rng(0).standard_normal((10, 1))
     with pytest.raises(ValueError, match="n_components must be at most the number of rows, got"):
         gb.compare_n_components(X, (9,), criteria=("cv",), n_folds=2)
+
+
+# -- maxima are nested ----------------------------------------------------------------------------
+
+
+def poor(X, k):
+    """A fit whose components all share one place: far from a maximum of the likelihood."""
+    start = MixtureParameters(
+        np.full(k, 1 / k),
+        np.repeat(X.mean().to_numpy()[None], k, axis=0),
+        np.repeat(np.linalg.cholesky(X.cov().to_numpy())[None], k, axis=0),
+    )
+    return gb.fit_em(X, k, init=start)
+
+
+def test_a_likelihood_that_falls_is_searched_again_from_splits(faithful):
+    two, three = Candidate(2, "full"), Candidate(3, "full")
+    fits = {three: poor(faithful, 3), two: gb.fit_em(faithful, 2)}
+    assert still_falling(fits) == [three]
+    found = risen(fits[two].table, fits)
+    assert list(found) == [three, two]
+    assert found[two] is fits[two]
+    assert found[three].log_likelihood > fits[two].log_likelihood
+    assert found[three].n_starts == fits[three].n_starts + 2
+    assert still_falling(found) == []
+    # Without its neighbour there is nothing to compare with.
+    assert still_falling({three: fits[three]}) == []
+
+
+def test_a_likelihood_that_stays_low_is_told(faithful, monkeypatch):
+    monkeypatch.setattr("gmm_bayes.checking.comparison.risen", lambda table, fits: fits)
+    monkeypatch.setattr(
+        "gmm_bayes.checking.comparison._best_fit",
+        lambda table, candidate, *rest: (
+            poor(faithful, 3) if candidate.n_components == 3 else gb.fit_em(faithful, 2)
+        ),
+    )
+    with pytest.warns(gb.errors.DataWarning, match="with 3 full the likelihood is lower than"):
+        gb.compare_n_components(faithful, (2, 3), criteria=("bic",))
+
+
+def test_crabs_rise_with_every_component():
+    """Ten starts of k-means fell from -1295 at three to -1311 at four."""
+    found = gb.compare_n_components(gb.datasets.load_crabs(), range(2, 5), criteria=("bic",))
+    heights = found.table["log_likelihood"].to_numpy()
+    np.testing.assert_allclose(heights, [-1354.16, -1281.28, -1223.69], atol=0.05)

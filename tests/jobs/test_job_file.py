@@ -206,8 +206,8 @@ FAULTS = {
         "model.covariance_type: must be one of full, tied, diag, spherical, got 3"
     ),
     "init.method=kmean": (
-        "init.method: must be one of kmeans, k-means++, random, random_from_data, got 'kmean'; "
-        "did you mean 'kmeans' or 'k-means++'?"
+        "init.method: must be one of auto, kmeans, k-means++, random, random_from_data, "
+        "got 'kmean'; did you mean 'kmeans' or 'k-means++'?"
     ),
     "init.n_init=0": "init.n_init: must be at least 1, got 0",
     "runtime.seed=-1": "runtime.seed: must be at least 0, got -1",
@@ -238,7 +238,7 @@ FAULTS = {
         'data: must have either path = "file.csv" or dataset = "old_faithful", got both'
     ),
     "data.dataset=iriss": (
-        "data.dataset: must be one of old_faithful, galaxies, iris, blobs, got 'iriss'; "
+        "data.dataset: must be one of old_faithful, crabs, galaxies, iris, blobs, got 'iriss'; "
         "did you mean 'iris'?"
     ),
     "data.columns=a": "data.columns: must be a list, got 'a'",

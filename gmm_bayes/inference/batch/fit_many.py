@@ -21,7 +21,7 @@ from gmm_bayes._validation import (
     check_seed,
     warn_data,
 )
-from gmm_bayes._vocabulary import INIT_METHODS, CovarianceType, InitMethod
+from gmm_bayes._vocabulary import NAMED_INIT_METHODS, CovarianceType, InitMethod
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.errors import ConvergenceWarning
@@ -32,7 +32,7 @@ from gmm_bayes.inference.em.starts import em_starts, match_to_prior
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, site_values, space
 from gmm_bayes.inference.rescue import rescued, save_arrays
 from gmm_bayes.inference.rows.standardization import Standardization
-from gmm_bayes.inference.run import attributes, integer_seed
+from gmm_bayes.inference.run import attributes
 from gmm_bayes.inference.sampling.nuts import NUTS
 from gmm_bayes.inference.sampling.problem import Draws
 from gmm_bayes.inference.sampling.registry import check_sampler
@@ -127,14 +127,14 @@ def fit_many(
            [ 4., 80.]])
     """
     begin = time.perf_counter()
-    check_choice(init, "init", INIT_METHODS)
+    check_choice(init, "init", NAMED_INIT_METHODS)
     check_integer(n_init, "n_init", 1)
     spec, sampler = _check_options(n_components, covariance_type, priors, sampler)
     seed = check_seed(seed)
     tables = _tables(datasets, spec)
     chosen_device = find_device(device)
     seeds = {name: _seeds(seed, table.values) for name, table in tables.items()}
-    sets = [_data_set(name, t, spec, priors, seeds[name][0]) for name, t in tables.items()]
+    sets = [_data_set(name, t, spec, priors) for name, t in tables.items()]
     describe = partial(_attributes, spec=spec, sampler=sampler, seed=seed, device=chosen_device)
     judged: list[ManyFits] = []
 
@@ -145,7 +145,7 @@ def fit_many(
 
     forget_programs()
     with persistent_cache(), double_precision(), jax.default_device(chosen_device):
-        em_seeds = [integer_seed(seeds[one.name][1]) for one in sets]
+        em_seeds = [int(seeds[one.name][0].generate_state(1)[0]) for one in sets]
         data, starts = _starts(sets, spec, init, n_init, em_seeds)
         prepared = time.perf_counter()
         draws = sample_many(
@@ -153,7 +153,7 @@ def fit_many(
             starts,
             spec,
             sampler,
-            [seeds[one.name][2] for one in sets],
+            [seeds[one.name][1] for one in sets],
             device=chosen_device,
             progress=wanted(progress),
             trusted=trusted,
@@ -248,21 +248,12 @@ def _seeds(seed: np.ndarray, X: np.ndarray) -> list[np.random.SeedSequence]:
     """
     digest = hashlib.sha256(np.ascontiguousarray(X).tobytes()).digest()
     own = np.frombuffer(digest[:16], np.uint32)
-    return np.random.SeedSequence([*map(int, seed), *map(int, own)]).spawn(3)
+    return np.random.SeedSequence([*map(int, seed), *map(int, own)]).spawn(2)
 
 
-def _data_set(
-    name: Hashable,
-    table: Any,
-    spec: ModelSpec,
-    priors: Priors | None,
-    seed: np.random.SeedSequence,
-) -> DataSet:
-    k, number = spec.n_components, integer_seed(seed)
-    if priors is None:
-        own = default_priors(table, k, seed=number)
-    else:
-        own = priors.with_centers(table, k, seed=number)
+def _data_set(name: Hashable, table: Any, spec: ModelSpec, priors: Priors | None) -> DataSet:
+    k = spec.n_components
+    own = default_priors(table, k) if priors is None else priors.with_centers(table, k)
     units = Standardization.of(table.values, COVARIANCE_STRUCTURES[spec.covariance_type])
     return DataSet(name, table, own.arrays(k, table.values.shape[1]), units)
 

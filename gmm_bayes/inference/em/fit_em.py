@@ -1,7 +1,7 @@
 """fit_em(): maximum likelihood, from checked data to the best regular solution of many starts."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,22 +24,22 @@ from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import InferenceError
+from gmm_bayes.inference.em.optima import Optima, find_optima, follow_all
 from gmm_bayes.inference.em.result import SINGULAR_ADVICE, EMFit
 from gmm_bayes.inference.em.starts import (
     check_init,
+    check_n_init,
     check_start,
-    first_moments,
+    integer_seed,
     some_rows,
-    start_methods,
 )
 from gmm_bayes.inference.em.steps import (
     ROWS_PER_BLOCK,
     VARIANCE_FLOOR,
+    EMSettings,
     Solutions,
     e_step,
     is_singular,
-    maximise,
-    ranking,
 )
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.rows.standardization import Standardization
@@ -47,19 +47,10 @@ from gmm_bayes.machine.compilation import forget_programs, persistent_cache
 from gmm_bayes.machine.devices import double_precision, find_device
 from gmm_bayes.model.centres import few_threads
 
-__all__ = ["EMSettings", "fit_em", "search"]
+__all__ = ["fit_em", "search"]
 
 # The program holds the log-likelihood after each iteration of each start.
 _MOST_ITERATIONS = 100_000
-
-
-class EMSettings(NamedTuple):
-    """When EM ends, and how rows are assigned; see `fit_em`."""
-
-    tol: float = 1e-6
-    reg_covar: float = VARIANCE_FLOOR
-    max_iter: int = 500
-    hard: bool = False
 
 
 def fit_em(
@@ -67,8 +58,8 @@ def fit_em(
     n_components: int,
     *,
     covariance_type: CovarianceType = "full",
-    n_init: int = 10,
-    init: InitMethod | MixtureParameters = "kmeans",
+    n_init: int | None = None,
+    init: InitMethod | MixtureParameters = "auto",
     tol: float = 1e-6,
     reg_covar: float = VARIANCE_FLOOR,
     max_iter: int = 500,
@@ -85,12 +76,17 @@ def fit_em(
     n_components : int
     covariance_type : {"full", "tied", "diag", "spherical"}
         How components share covariance parameters, named as in scikit-learn.
-    n_init : int
-        Number of starts, which run together. Every other one begins at rows of the data rather than
-        as `init` says, because k-means misleads on elongated groups; "random" is left as it is.
-        Above 20,000 rows they are compared on a random 20,000, and the best goes on with all.
-    init : {"kmeans", "k-means++", "random", "random_from_data"} or MixtureParameters
-        Where EM begins. Parameters, in the units of the data, are the only start.
+    n_init : int, optional
+        Number of starts. None takes 10 of a kind that is named; with "auto" as many as cost a
+        second or two, between 32 and 192, to which regroupings are added. Above 20,000 rows starts
+        are compared on a random 20,000, and the best goes on with all.
+    init : {"auto", "kmeans", "k-means++", "random", "random_from_data"} or MixtureParameters
+        Where EM begins. "auto" takes many kinds of start: k-means, random rows and hierarchical
+        cuts, in the columns' units, in sphered coordinates and in random projections, run for a few
+        iterations and the best that differ followed [3]_; then components of the best are merged
+        and split [4]_ until six rounds of that have found nothing better. Of starts of a kind that
+        is named, every other one begins at rows of the data, because k-means misleads on elongated
+        groups; "random" is left as it is. Parameters, in the units of the data, are the only start.
     tol : float
         A start has converged when the mean log density of a row changes by no more, in nats.
     reg_covar : float
@@ -129,6 +125,11 @@ def fit_em(
        via the EM algorithm. JRSS B 39.
     .. [2] G. Celeux, G. Govaert (1992). A classification EM algorithm for clustering and two
        stochastic versions. Computational Statistics and Data Analysis 14.
+    .. [3] C. Biernacki, G. Celeux, G. Govaert (2003). Choosing starting values for the EM algorithm
+       for getting the highest likelihood in multivariate Gaussian mixture models. Computational
+       Statistics and Data Analysis 41.
+    .. [4] N. Ueda, R. Nakano, Z. Ghahramani, G. E. Hinton (2000). SMEM algorithm for mixture
+       models. Neural Computation 12.
 
     Examples
     --------
@@ -140,13 +141,13 @@ def fit_em(
     check_n_components(n_components)
     check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
     check_init(init)
-    n_init, max_iter = check_integer(n_init, "n_init", 1), _check_iterations(max_iter)
+    n_init, max_iter = check_n_init(n_init), _check_iterations(max_iter)
     if not isinstance(hard, bool):
         raise TypeError(f"hard must be True or False, got {hard!r}")
     settings = EMSettings(
         check_nonnegative(tol, "tol"), check_nonnegative(reg_covar, "reg_covar"), max_iter, hard
     )
-    seed = int(np.random.SeedSequence(check_seed(seed)).generate_state(1)[0])
+    seed = integer_seed(check_seed(seed))
     chosen_device = find_device(device)
     table = check_data(X, min_rows=2)
     row_weights = check_row_weights(sample_weight, len(table.values))
@@ -181,7 +182,7 @@ def search(
     settings: EMSettings,
     *,
     init: InitMethod | MixtureParameters,
-    n_init: int,
+    n_init: int | None,
     seed: int,
     room: int = 0,
 ) -> EMFit:
@@ -201,20 +202,25 @@ def search(
         counts = None if row_weights is None else row_weights[some]
         few = rows if isinstance(some, slice) else _blocks(X[some], units, counts)
         if isinstance(init, MixtureParameters):
-            methods: list[str] = ["given"]
             moments = _moments_at(units.apply_to_parameters(init), rows, settings)
+            found = follow_all(moments, ["given"], rows, spec, settings)
         else:
-            methods = [*start_methods(init, n_init)]
-            Z = units.apply(X[some])
-            moments = first_moments(Z, spec.n_components, methods, seed, counts)
-        solutions = _run(moments, few, spec, settings)
-        order = ranking(solutions, settings.reg_covar)
-        starts = _table_of_starts(methods, solutions, order, few, units, settings.reg_covar)
+            found = find_optima(
+                units.apply(X[some]),
+                few,
+                spec,
+                settings,
+                init=init,
+                n_init=n_init,
+                seed=seed,
+                row_weights=counts,
+            )
+        starts, n_starts = _table_of_starts(found, few, units, settings.reg_covar), found.n_starts
         if few is not rows:
-            winner = jax.tree.map(lambda a: a[order[0]], solutions.mixture)
-            solutions = _run(_moments_at(winner, rows, settings), rows, spec, settings)
-            order = np.array([0])
-        best: Solutions = jax.tree.map(lambda a: np.asarray(a[order[0]]), solutions)
+            winner = jax.tree.map(lambda a: a[0], found.solutions.mixture)
+            moments = _moments_at(winner, rows, settings)
+            found = follow_all(moments, found.led[0][:1], rows, spec, settings)
+        best: Solutions = jax.tree.map(lambda a: a[0], found.solutions)
         total = float(best.log_likelihood)
         if settings.hard and np.isfinite(total):
             total = float(e_step(jax.device_put(best.mixture), rows)[0])
@@ -230,8 +236,9 @@ def search(
         total - shift,
         best.trace[: best.n_iter] - shift,
         bool(best.converged),
-        bool(is_singular(solutions, settings.reg_covar)[order[0]]),
+        bool(is_singular(found.solutions, settings.reg_covar)[0]),
         starts,
+        n_starts,
         table,
         row_weights,
     )
@@ -267,29 +274,20 @@ def _moments_at(mixture: Any, rows: RowBlocks, settings: EMSettings) -> Any:
     return e_step(jax.device_put(mixture), rows, hard=settings.hard)[1][None]
 
 
-def _run(moments: Any, rows: RowBlocks, spec: ModelSpec, settings: EMSettings) -> Solutions:
-    tolerance = settings.tol * float(np.asarray(rows.weights).sum())
-    arguments = jax.device_put((moments, rows, tolerance, settings.reg_covar))
-    return maximise(*arguments, spec=spec, max_iter=settings.max_iter, hard=settings.hard)
-
-
 def _table_of_starts(
-    methods: list[str],
-    solutions: Solutions,
-    order: np.ndarray,
-    rows: RowBlocks,
-    units: Standardization,
-    floor: float,
+    found: Optima, rows: RowBlocks, units: Standardization, floor: float
 ) -> pd.DataFrame:
-    per_row = np.asarray(solutions.log_likelihood) / np.asarray(rows.weights).sum()
-    columns = {
-        "init": np.array(methods, dtype=object),
-        "log_likelihood_per_row": per_row - units.log_volume,
-        "n_iter": np.asarray(solutions.n_iter),
-        "converged": np.asarray(solutions.converged),
-        "singular": is_singular(solutions, floor),
-    }
-    return pd.DataFrame({name: values[order] for name, values in columns.items()})
+    per_row = found.solutions.log_likelihood / np.asarray(rows.weights).sum()
+    return pd.DataFrame(
+        {
+            "init": np.array([kinds[0] for kinds in found.led], dtype=object),
+            "n_starts": [len(kinds) for kinds in found.led],
+            "log_likelihood_per_row": per_row - units.log_volume,
+            "n_iter": found.solutions.n_iter,
+            "converged": found.solutions.converged,
+            "singular": is_singular(found.solutions, floor),
+        }
+    )
 
 
 def _in_order(mixture: MixtureParameters, init: Any) -> MixtureParameters:

@@ -48,8 +48,12 @@ class EMFit:
     singular : bool
         A component has shrunk onto a point, a line or a plane.
     starts : pandas.DataFrame
-        One line a start, best first: `init`, `log_likelihood_per_row` on the rows that starts were
-        compared on (at most 20,000), `n_iter`, `converged`, `singular`. The first line won.
+        One line a maximum, best first; of starts of a kind that was named one line a start. `init`,
+        the kind of start that led there best, `n_starts`, how many came there or near it,
+        `log_likelihood_per_row` on the rows that starts were compared on (at most 20,000),
+        `n_iter`, `converged`, `singular`. The first line won.
+    n_starts : int
+        Starts that were tried: with `init="auto"` most of them briefly.
     table : Table
         The training rows.
     row_weights : ndarray, shape (n_obs,), or None
@@ -62,6 +66,7 @@ class EMFit:
     converged: bool
     singular: bool
     starts: "pd.DataFrame"
+    n_starts: int
     table: Table
     row_weights: np.ndarray | None
 
@@ -176,7 +181,7 @@ class EMFit:
             "model": f"{self.n_components} components, {self.covariance_type} covariances, "
             f"{self.n_parameters} parameters",
             "log-likelihood": f"{self.log_likelihood:.3f}, {ended} after {self.n_iter} iterations",
-            "starts": f"{len(self.starts)}, of which {self._as_good()} ended as high",
+            "starts": f"{self.n_starts}, of which {self._as_good()} ended as high",
         }
         if self.singular:
             facts["caution"] = f"it {SINGULAR_ADVICE}"
@@ -185,7 +190,7 @@ class EMFit:
     def _as_good(self) -> int:
         regular = self.starts[self.starts["singular"] == self.starts["singular"].iloc[0]]
         heights = regular["log_likelihood_per_row"]
-        return int((heights > heights.iloc[0] - 1e-3).sum())
+        return int(regular["n_starts"][heights > heights.iloc[0] - 1e-3].sum())
 
     def __repr__(self) -> str:
         return "\n".join(["EMFit", *(f"  {k}: {v}" for k, v in self._facts().items())])

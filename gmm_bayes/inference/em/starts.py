@@ -8,45 +8,42 @@ import jax
 import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.optimize import linear_sum_assignment
-from scipy.spatial import cKDTree
 
-from gmm_bayes._validation import check_choice, check_finite
+from gmm_bayes._validation import check_choice, check_finite, check_integer
 from gmm_bayes._vocabulary import INIT_METHODS, InitMethod
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.em.guesses import Rows, guesses, named_kinds
+from gmm_bayes.inference.em.optima import Optima, find_optima
 from gmm_bayes.inference.em.steps import (
     ROWS_PER_BLOCK,
     VARIANCE_FLOOR,
+    EMSettings,
     Solutions,
-    hard_moments,
     is_singular,
     maximise,
     ranking,
-    soft_moments,
 )
 from gmm_bayes.inference.potential import ModelSpec
-from gmm_bayes.model.centres import few_threads, kmeans_centers
+from gmm_bayes.model.centres import few_threads
 from gmm_bayes.model.priors import PriorArrays
 
 __all__ = [
     "check_init",
+    "check_n_init",
     "check_start",
     "em_start",
     "em_starts",
-    "first_moments",
+    "integer_seed",
     "jitter",
     "match_to_prior",
     "nearest_centres",
     "some_rows",
-    "start_methods",
 ]
 
 logger = logging.getLogger(__name__)
 
-# Enough to compare starts, and for the search for the mode to go on from: nats a row.
-_TOLERANCE = 1e-5
-_MAX_ITERATIONS = 300
 # Data sets whose EM runs in one program: all wait for the slowest.
 _SETS_TOGETHER = 64
 # Starts are tried on so many rows, drawn at random: the best of them is followed on all rows by the
@@ -61,39 +58,36 @@ def some_rows(n_obs: int, seed: int) -> slice | np.ndarray:
     return np.random.default_rng(seed).choice(n_obs, _MANY_ROWS, replace=False)
 
 
+def integer_seed(seed: np.ndarray) -> int:
+    """The seed of EM, whoever asks for it: the same data and seed have the same maxima."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
 def em_start(
-    X: np.ndarray, spec: ModelSpec, *, init: InitMethod, n_init: int, seed: int
-) -> MixtureParameters:
-    """Best regular solution of EM over several starts.
+    X: np.ndarray, spec: ModelSpec, *, init: InitMethod, n_init: int | None, seed: int
+) -> Optima:
+    """Maxima of the likelihood of rows, as `fit_em` finds them.
 
     Parameters
     ----------
     X : ndarray, shape (n_obs, n_features)
         Rows in standard units.
     spec : ModelSpec
-    init : {"kmeans", "k-means++", "random", "random_from_data"}
-        scikit-learn's name for the kind of start.
-    n_init : int
-        Number of starts.
+    init : {"auto", "kmeans", "k-means++", "random", "random_from_data"}
+    n_init : int, optional
     seed : int
 
     Returns
     -------
-    MixtureParameters
-        A solution with a component on the variance floor is taken only if there is no other.
+    Optima
+        A solution with a component on the variance floor comes after all others.
     """
-    methods = start_methods(init, n_init)
-    moments = first_moments(X, spec.n_components, methods, seed)
-    tolerance = _TOLERANCE * len(X)
-    rows = block_rows(X, rows_per_block=ROWS_PER_BLOCK)
+    rows = jax.device_put(block_rows(X, rows_per_block=ROWS_PER_BLOCK))
     with few_threads(X):
-        found = maximise(
-            *jax.device_put((moments, rows, tolerance, VARIANCE_FLOOR)),
-            spec=spec,
-            max_iter=_MAX_ITERATIONS,
-        )
-    logger.debug("EM from %s: %s", methods, found.log_likelihood)
-    return _best(jax.tree.map(np.asarray, found))
+        found = find_optima(X, rows, spec, EMSettings(), init=init, n_init=n_init, seed=seed)
+    if is_singular(found.solutions, VARIANCE_FLOOR)[0]:
+        logger.info("every EM solution has a component on the variance floor")
+    return found
 
 
 def em_starts(
@@ -117,9 +111,9 @@ def em_starts(
         As for `em_start`.
     seeds : sequence of int
     """
-    methods, k = start_methods(init, n_init), spec.n_components
-    moments = np.stack([first_moments(x, k, methods, s) for x, s in zip(X, seeds, strict=True)])
-    tolerance = np.array([_TOLERANCE * len(x) for x in X])
+    kinds, k = named_kinds(init, n_init), spec.n_components
+    moments = np.stack([guesses(Rows.of(x), k, kinds, s) for x, s in zip(X, seeds, strict=True)])
+    tolerance = np.array([EMSettings().tol * len(x) for x in X])
     found: list[MixtureParameters] = []
     for first in range(0, len(X), _SETS_TOGETHER):
         # The last ones are taken with some of those before, so that one program serves.
@@ -145,55 +139,10 @@ def _best(found: Solutions) -> MixtureParameters:
 def _maximise_many(
     moments: jax.Array, rows: RowBlocks, tolerance: jax.Array, *, spec: ModelSpec
 ) -> Solutions:
-    one = partial(maximise, floor=VARIANCE_FLOOR, spec=spec, max_iter=_MAX_ITERATIONS)
+    longest = EMSettings().max_iter
+    fixed = {"floor": VARIANCE_FLOOR, "limit": longest, "max_iter": longest}
+    one = partial(maximise, spec=spec, **fixed)
     return jax.vmap(lambda m, r, t: one(m, r, t))(moments, rows, tolerance)
-
-
-def start_methods(init: InitMethod, n_init: int) -> list[InitMethod]:
-    """Kinds of start: every other one begins at rows, because k-means misleads on elongated groups.
-
-    Those who ask for starts at random get nothing else.
-    """
-    second = init if init == "random" else "random_from_data"
-    return [init if start % 2 == 0 else second for start in range(n_init)]
-
-
-def first_moments(
-    X: np.ndarray,
-    n_components: int,
-    methods: Sequence[str],
-    seed: int,
-    row_weights: np.ndarray | None = None,
-) -> np.ndarray:
-    """Moments (S, K, D + 1, D + 1) of the groups of rows that EM begins with, one for a method."""
-    seeds = np.random.SeedSequence(seed).generate_state(len(methods))
-    return np.stack(
-        [
-            _first_moments(X, n_components, method, int(start_seed), row_weights)
-            for method, start_seed in zip(methods, seeds, strict=True)
-        ]
-    )
-
-
-def _first_moments(
-    X: np.ndarray, n_components: int, method: str, seed: int, row_weights: np.ndarray | None
-) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    if method == "random":
-        shares = rng.dirichlet(np.ones(n_components), len(X))
-        return soft_moments(X, shares if row_weights is None else shares * row_weights[:, None])
-    if method == "kmeans":
-        centers = kmeans_centers(X, n_components, seed=seed, n_init=1, row_weights=row_weights)
-    elif method == "k-means++":
-        from sklearn.cluster import kmeans_plusplus
-
-        centers, _ = kmeans_plusplus(X, n_components, random_state=seed, sample_weight=row_weights)
-    else:
-        share = None if row_weights is None else row_weights / row_weights.sum()
-        centers = X[rng.choice(len(X), n_components, replace=False, p=share)]
-    # Far more rows than centres: a tree of the centres finds the nearest.
-    labels = cKDTree(centers).query(X)[1]
-    return hard_moments(X, labels, n_components, row_weights)
 
 
 def match_to_prior(start: MixtureParameters, prior: PriorArrays, n_obs: float) -> MixtureParameters:
@@ -271,6 +220,11 @@ def check_init(init: object) -> None:
     """Raise unless `init` names a kind of start or is a mixture to start from."""
     if not isinstance(init, MixtureParameters):
         check_choice(init, "init", INIT_METHODS)
+
+
+def check_n_init(n_init: object) -> int | None:
+    """Return a number of starts; None leaves it to the search."""
+    return None if n_init is None else check_integer(n_init, "n_init", 1)
 
 
 def check_start(start: MixtureParameters, n_components: int, n_features: int) -> MixtureParameters:

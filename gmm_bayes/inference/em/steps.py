@@ -20,6 +20,7 @@ from gmm_bayes.inference.potential import ModelSpec
 __all__ = [
     "ROWS_PER_BLOCK",
     "VARIANCE_FLOOR",
+    "EMSettings",
     "Solutions",
     "e_step",
     "hard_moments",
@@ -40,6 +41,15 @@ VARIANCE_FLOOR = 1e-6
 _SINGULAR = 1e-5
 
 
+class EMSettings(NamedTuple):
+    """When EM ends, and how rows are assigned; see `fit_em`."""
+
+    tol: float = 1e-6
+    reg_covar: float = VARIANCE_FLOOR
+    max_iter: int = 500
+    hard: bool = False
+
+
 class Solutions(NamedTuple):
     """Where EM ended from each of S starts.
 
@@ -54,6 +64,8 @@ class Solutions(NamedTuple):
     converged : array of bool, shape (S,)
     trace : array, shape (S, max_iter)
         The log-likelihood after each iteration, NaN after the last one.
+    moments : array, shape (S, K, D + 1, D + 1)
+        Expected under the mixture: what EM goes on from.
     """
 
     mixture: MixtureParameters
@@ -61,10 +73,10 @@ class Solutions(NamedTuple):
     n_iter: Array
     converged: Array
     trace: Array
+    moments: Array
 
 
 class _State(NamedTuple):
-    moments: jax.Array
     solutions: Solutions
     active: jax.Array
 
@@ -75,6 +87,7 @@ def maximise(
     rows: RowBlocks,
     tolerance: jax.Array,
     floor: jax.Array,
+    limit: jax.Array,
     *,
     spec: ModelSpec,
     max_iter: int,
@@ -92,15 +105,17 @@ def maximise(
         Nats, of the sum over rows.
     floor : float
         Added to every variance, in standard units.
+    limit : int
+        Iterations at most: one program serves short runs and long ones.
     spec : ModelSpec
     max_iter : int
+        Room for the trace.
     hard : bool
         Assign each row wholly to its best component.
     """
     n_starts, n_components, size, _ = moments.shape
     blank = jnp.full(n_starts, -jnp.inf)
     start = _State(
-        moments,
         Solutions(
             MixtureParameters(
                 jnp.zeros((n_starts, n_components)),
@@ -111,14 +126,15 @@ def maximise(
             jnp.zeros(n_starts, int),
             jnp.zeros(n_starts, bool),
             jnp.full((n_starts, max_iter), jnp.nan),
+            moments,
         ),
         jnp.ones(n_starts, bool),
     )
 
     def iterate(state: _State) -> _State:
-        mixture = jax.vmap(lambda m: _m_step(m, floor, spec))(state.moments)
-        total, expected = jax.vmap(partial(e_step, rows=rows, hard=hard))(mixture)
         before = state.solutions
+        mixture = jax.vmap(lambda m: _m_step(m, floor, spec))(before.moments)
+        total, expected = jax.vmap(partial(e_step, rows=rows, hard=hard))(mixture)
         n_iter = before.n_iter + 1
         # A covariance without inverse makes this not a number, and the start ends.
         converged = abs(total - before.log_likelihood) <= tolerance
@@ -126,9 +142,8 @@ def maximise(
             jnp.arange(max_iter) == before.n_iter[:, None], total[:, None], before.trace
         )
         after = _State(
-            expected,
-            Solutions(mixture, total, n_iter, converged, trace),
-            ~converged & ~jnp.isnan(total) & (n_iter < max_iter),
+            Solutions(mixture, total, n_iter, converged, trace, expected),
+            ~converged & ~jnp.isnan(total) & (n_iter < limit),
         )
         return jax.tree.map(partial(_where, state.active), after, state)
 

@@ -21,6 +21,12 @@ class AffineMap(NamedTuple):
     loc: Any
     factor: Any
 
+    @property
+    def log_volume(self) -> float:
+        """Log of the factor by which volumes grow."""
+        diagonal = self.factor if self.factor.ndim == 1 else np.diagonal(self.factor)
+        return float(np.log(np.abs(diagonal)).sum())
+
     def apply(self, eta: Any) -> Any:
         """Points z, shape (..., dimension), at eta of the same shape."""
         if self.factor.ndim == 1:
@@ -56,6 +62,12 @@ class BlockMap(NamedTuple):
     rest: Any
     order: Any
     place: Any
+
+    @property
+    def log_volume(self) -> float:
+        """Log of the factor by which volumes grow."""
+        own, rest = (np.diagonal(a, axis1=-2, axis2=-1) for a in (self.blocks, self.rest))
+        return float(np.log(np.abs(own)).sum() + np.log(np.abs(rest)).sum())
 
     def apply(self, eta: Any) -> Any:
         """Points z, shape (..., dimension), at eta of the same shape."""

@@ -20,7 +20,10 @@ from gmm_bayes.machine.threads import run_in_threads
 __all__ = [
     "DIFFERENCE_STEP",
     "Approximation",
+    "Lowest",
+    "approximation_at",
     "blank_map",
+    "descend",
     "inverse_factor",
     "normal_approximation",
     "value_and_gradient",
@@ -40,6 +43,10 @@ _DENSE_DIMENSION = 3000
 # The smallest curvature that is believed along a direction, beside that of its parameters by
 # themselves.
 _SMALLEST_EIGENVALUE = 1e-2
+
+
+# The curvatures that are those of a mode.
+_WHOLE = ("dense", "by component")
 
 
 class Approximation(NamedTuple):
@@ -62,6 +69,18 @@ class Approximation(NamedTuple):
     curvature: str
     n_gradients: int
     potential: float
+
+    @property
+    def log_mass(self) -> float:
+        """Log integral of the normal density of the mode's height and curvature, in nats.
+
+        Laplace's method. Minus infinity where the curvature is not that of a mode, as where a
+        component narrows without end.
+        """
+        if self.curvature not in _WHOLE:
+            return -np.inf
+        dimension = len(self.affine.loc)
+        return 0.5 * dimension * np.log(2 * np.pi) + self.affine.log_volume - self.potential
 
 
 @partial(jax.jit, static_argnames="spec")
@@ -91,26 +110,46 @@ def normal_approximation(
         None if there is no curvature to be had.
     """
     fewer = data if exact else _thinned(data)
+    lowest = descend(start, fewer, spec)
+    return None if lowest is None else approximation_at(lowest, data, fewer, spec)
+
+
+class Lowest(NamedTuple):
+    """Where a search ended: the point, the potential there (nats), and its gradients."""
+
+    z: np.ndarray
+    potential: float
+    n_gradients: int
+
+
+def descend(start: np.ndarray, data: Data, spec: ModelSpec) -> Lowest | None:
+    """The mode near `start` (dimension,), by L-BFGS; None if the density is not finite."""
     n_gradients = 0
 
     def objective(z: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal n_gradients
         n_gradients += 1
-        return _evaluate(z, fewer, spec)
+        return _evaluate(z, data, spec)
 
     value = objective(start)[0]
     # A thousandth of a nat is far below what matters to a posterior.
     options = {"maxiter": _MAX_STEPS, "maxcor": 20, "ftol": 1e-3 / max(1, abs(value)), "gtol": 1e-6}
     mode = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
     logger.debug("%s after %d gradients, potential %.6f", mode.message, n_gradients, mode.fun)
-    if not np.isfinite(mode.fun):
-        return None
-    curved = _curvature(mode.x, fewer, spec)
+    return Lowest(mode.x, float(mode.fun), n_gradients) if np.isfinite(mode.fun) else None
+
+
+def approximation_at(
+    lowest: Lowest, data: Data, fewer: Data, spec: ModelSpec
+) -> Approximation | None:
+    """The normal approximation where a search on `fewer` rows ended; None without curvature."""
+    curved = _curvature(lowest.z, fewer, spec)
     if curved is None:
         return None
     affine, words = curved
     point, potential, n_steps = _newton(affine, data, spec)
-    return Approximation(affine._replace(loc=point), words, n_gradients + n_steps, potential)
+    n_gradients = lowest.n_gradients + n_steps
+    return Approximation(affine._replace(loc=point), words, n_gradients, potential)
 
 
 def _newton(

@@ -145,8 +145,11 @@ class NUTS(Sampler):
         mixture = problem.find_start()
         if self.preconditioning == "none":
             identity = unit_map(problem.space.dimension)
-            return plain_plan(problem, mixture, identity, "as asked for")
-        return adapted_plan(problem, mixture, forced=self.preconditioning == "laplace")
+            plan = plain_plan(problem, mixture, identity, "as asked for")
+        else:
+            plan = adapted_plan(problem, mixture, forced=self.preconditioning == "laplace")
+        # With the plan it outlives the process.
+        return plan._replace(facts={**plan.facts, **problem.looked_for})
 
     def _sample(
         self,

@@ -1,7 +1,8 @@
 """What a sampler is given and what it returns."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +39,8 @@ class Problem(NamedTuple):
         What is kept of the run, and what it goes on from.
     grouping : tuple of int, optional
         Chains in one program and programs at once, as the memory allows; None takes the fastest.
+    looked_for : dict
+        What is known of the search for the start, once it has been found.
     """
 
     data: Data
@@ -47,6 +50,7 @@ class Problem(NamedTuple):
     rngs: list[np.random.Generator]
     recorder: Recorder
     grouping: tuple[int, int] | None = None
+    looked_for: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def space(self) -> Space:

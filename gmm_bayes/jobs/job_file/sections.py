@@ -39,7 +39,7 @@ class DataSection(Section):
     ----------
     path : str, optional
         A .csv, .npy, .npz or .parquet file, relative to the job file.
-    dataset : {"old_faithful", "galaxies", "iris", "blobs"}, optional
+    dataset : {"old_faithful", "crabs", "galaxies", "iris", "blobs"}, optional
         A data set that comes with the package.
     columns : list of str, optional
         Columns to take, in this order. Default: all of them, which must then be numbers.
@@ -57,7 +57,7 @@ class DataSection(Section):
     """
 
     path: Text | None = None
-    dataset: Literal["old_faithful", "galaxies", "iris", "blobs"] | None = None
+    dataset: Literal["old_faithful", "crabs", "galaxies", "iris", "blobs"] | None = None
     columns: Annotated[list[str], Field(min_length=1)] | None = None
     array: Text | None = None
     delimiter: Character = ","
@@ -255,14 +255,15 @@ class InitSection(Section):
 
     Parameters
     ----------
-    method : {"kmeans", "k-means++", "random", "random_from_data"}, default "kmeans"
-        How the EM starts are made.
-    n_init : int, default 10
-        Number of EM starts; the chains begin near the best solution.
+    method : {"auto", "kmeans", "k-means++", "random", "random_from_data"}, default "auto"
+        How the EM starts are made; "auto" makes many kinds of them.
+    n_init : int, optional
+        Number of EM starts; the chains begin near the best solution. Without it, 10 of a kind that
+        is named, and otherwise as many as cost a second or two.
     """
 
-    method: InitMethod = "kmeans"
-    n_init: int = Field(default=10, ge=1)
+    method: InitMethod = "auto"
+    n_init: int | None = Field(default=None, ge=1)
 
 
 class RuntimeSection(Section):

@@ -56,7 +56,7 @@ def in_standard_units(X, spec=SPEC, room=0):
     units = Standardization.of(X, structure)
     values = units.apply(X)
     prior = units.apply_to_priors(default_priors(X, 2).arrays(2, X.shape[1]))
-    solution = em_start(values, spec, init="kmeans", n_init=4, seed=3)
+    solution = em_start(values, spec, init="kmeans", n_init=4, seed=3).best
     z = space(spec, X.shape[1]).vector(site_values(solution, spec))
     return values, block_rows(values, room=room), log_prior(prior, spec), z
 
@@ -196,7 +196,7 @@ def test_em_starts_are_those_of_one_set(monkeypatch, tables):
         rows = stack([m[1] for m in made])
         found = em_starts(values, rows, SPEC, init="kmeans", n_init=4, seeds=seeds)
         single = [
-            em_start(X, SPEC, init="kmeans", n_init=4, seed=s)
+            em_start(X, SPEC, init="kmeans", n_init=4, seed=s).best
             for X, s in zip(values, seeds, strict=True)
         ]
     for one, other in zip(found, single, strict=True):

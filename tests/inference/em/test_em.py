@@ -26,8 +26,8 @@ from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import DataWarning, InferenceError
 from gmm_bayes.inference.em import starts as initialization
+from gmm_bayes.inference.em.guesses import KINDS, Rows, guesses, named_kinds
 from gmm_bayes.inference.em.result import SINGULAR_ADVICE
-from gmm_bayes.inference.em.starts import first_moments, start_methods
 from gmm_bayes.inference.em.steps import VARIANCE_FLOOR, e_step, hard_moments, maximise
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.rows.standardization import Standardization
@@ -176,10 +176,11 @@ def test_too_few_iterations_are_not_convergence(faithful):
 
 
 def test_starts_are_told_best_first():
-    fit = best(gb.datasets.load_iris, 3)
+    fit = best(gb.datasets.load_iris, 3, init="kmeans")
     starts = fit.starts
     assert list(starts.columns) == [
         "init",
+        "n_starts",
         "log_likelihood_per_row",
         "n_iter",
         "converged",
@@ -197,8 +198,8 @@ def test_starts_are_told_best_first():
 def test_a_start_is_the_same_alone_and_among_others():
     """One that has ended stays as it is while others go on."""
     X = standard(gb.datasets.load_iris)
-    moments = first_moments(X, 3, start_methods("kmeans", 10), seed=0)
-    rest = (block_rows(X), 1e-3 * len(X), VARIANCE_FLOOR)
+    moments = guesses(Rows.of(X), 3, named_kinds("kmeans", 10), seed=0)
+    rest = (block_rows(X), 1e-3 * len(X), VARIANCE_FLOOR, 500)
     spec = {"spec": ModelSpec(3, "full"), "max_iter": 500}
     together = maximise(moments, *rest, **spec)
     assert len(set(np.asarray(together.n_iter))) > 3, "else nothing was frozen"
@@ -281,7 +282,7 @@ def test_groups_of_weighted_rows_are_groups_of_repeated_rows(faithful):
     copies = np.repeat(np.arange(272), counts)
     weighted = hard_moments(X, labels, 3, counts)
     np.testing.assert_allclose(weighted, hard_moments(X[copies], labels[copies], 3), rtol=1e-12)
-    for moments in first_moments(X, 3, INIT_METHODS, 0, counts.astype(float)):
+    for moments in guesses(Rows.of(X, counts.astype(float)), 3, KINDS, 0):
         assert moments[:, 0, 0].sum() == pytest.approx(counts.sum())
         np.testing.assert_allclose(moments.sum(axis=0), weighted.sum(axis=0), rtol=1e-12)
 
@@ -315,7 +316,7 @@ def test_only_proportions_of_weights_count_for_the_parameters(faithful, unit):
 
 def test_a_singular_solution_of_higher_likelihood_is_not_chosen():
     """iris with four components: one of them on a plane."""
-    fit = best(gb.datasets.load_iris, 4, n_init=30)
+    fit = best(gb.datasets.load_iris, 4, init="kmeans", n_init=30)
     higher = fit.starts[fit.starts["log_likelihood_per_row"] > fit.log_likelihood / 150 + 0.1]
     assert len(higher) >= 1
     assert higher["singular"].all()
@@ -512,7 +513,7 @@ def test_the_page_carries_the_numbers(named):
             "272 rows, 2 columns",
             "2 components, full covariances, 11 parameters",
             f"{named.log_likelihood:.3f}, converged after {named.n_iter} iterations",
-            "10, of which 10 ended as high",
+            f"{named.n_starts}, of which {named.starts['n_starts'][0]} ended as high",
         ):
             assert words in text
     assert repr(named).count("\n") == 4
@@ -642,13 +643,13 @@ OPTIONS = {
     "init": (
         {"init": "k-means"},
         ValueError,
-        "init must be one of kmeans, k-means++, random, random_from_data, got 'k-means'; "
+        "init must be one of auto, kmeans, k-means++, random, random_from_data, got 'k-means'; "
         "did you mean 'kmeans' or 'k-means++'?",
     ),
     "init None": (
         {"init": None},
         ValueError,
-        "init must be one of kmeans, k-means++, random, random_from_data, got None",
+        "init must be one of auto, kmeans, k-means++, random, random_from_data, got None",
     ),
     "init of another size": (
         {"init": START3},
@@ -749,7 +750,7 @@ def no_work(monkeypatch):
     def long_work(*args, **options):
         raise AssertionError("long work has begun")
 
-    for name in ("maximise", "first_moments", "block_rows", "e_step"):
+    for name in ("find_optima", "follow_all", "block_rows", "e_step"):
         monkeypatch.setattr(f"gmm_bayes.inference.em.fit_em.{name}", long_work)
 
 

@@ -373,7 +373,7 @@ def test_other_data_and_other_arguments(finished):
         f"the run in {directory} is not the one to go on with: n_components was 2, now 3; "
         'covariance_type was "full", now "tied"; seed was [3], now [4]',
     ):
-        gb.resume(directory, n_components=3, covariance_type="tied", seed=4, n_init=10)
+        gb.resume(directory, n_components=3, covariance_type="tied", seed=4, n_init=None)
     with pytest.raises(CheckpointError, match=r"with: sampler was .*; priors was null, now"):
         gb.resume(directory, sampler=gb.NUTS(num_samples=61), priors=gb.Priors())
     with raises_exactly(TypeError, "fit has no argument 'sede'; did you mean 'seed'?"):

@@ -1,0 +1,237 @@
+"""The maxima of the likelihood: many short runs of EM, the best of them followed to their ends.
+
+Short runs of many starts find the best maximum more often than as much work on long runs of few
+("small EM"; Biernacki, Celeux and Govaert 2003, Choosing starting values for the EM algorithm for
+getting the highest likelihood in multivariate Gaussian mixture models, Computational Statistics &
+Data Analysis 41). What they ended at is then regrouped and run again, until nothing better comes.
+"""
+
+import logging
+from typing import Final, NamedTuple
+
+import jax
+import numpy as np
+
+from gmm_bayes._vocabulary import AUTO, InitMethod
+from gmm_bayes.core.draws import draw_scores, log_density_and_entropy
+from gmm_bayes.core.likelihood import RowBlocks
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.em.guesses import Rows, guesses, named_kinds, portfolio, regroupings
+from gmm_bayes.inference.em.steps import EMSettings, Solutions, maximise, ranking
+from gmm_bayes.inference.potential import ModelSpec
+
+__all__ = ["Optima", "find_optima", "follow_all", "looked_at"]
+
+logger = logging.getLogger(__name__)
+
+# Starts in one program: all wait for the slowest.
+_TOGETHER = 16
+_SHORT = 15
+# Rounds of regrouping: at most, and without anything better before it is enough.
+_MOST_ROUNDS, _PATIENCE = 30, 6
+_MOST_STARTS, _FEWEST_STARTS, _NAMED_STARTS = 192, 32, 10
+# Flops that the short runs may take: a second or two of one core.
+_FLOPS = 4e9
+# Two mixtures are one where the log densities of rows differ by less, root mean square in nats:
+# before EM has converged, and when it has.
+_NEAR, _SAME = 0.2, 0.02
+_ROWS_COMPARED = 512
+# Nats.
+_SAME_HEIGHT = 1e-3
+REGROUPED: Final = "regrouped"
+
+
+class Optima(NamedTuple):
+    """Distinct maxima of the likelihood, the best first; regular ones before singular ones.
+
+    Attributes
+    ----------
+    solutions : Solutions
+        Of NumPy arrays, leading axis the maxima.
+    led : list of list of str
+        Kinds of the starts that led to each, as far as they were followed: those that came near to
+        one that was followed count with it.
+    n_starts : int
+        Starts tried, regroupings included.
+    """
+
+    solutions: Solutions
+    led: list[list[str]]
+    n_starts: int
+
+    @property
+    def best(self) -> MixtureParameters:
+        """The mixture of the first."""
+        return MixtureParameters(*(a[0] for a in self.solutions.mixture))
+
+
+def find_optima(
+    X: np.ndarray,
+    rows: RowBlocks,
+    spec: ModelSpec,
+    settings: EMSettings,
+    *,
+    init: InitMethod,
+    n_init: int | None,
+    seed: int,
+    row_weights: np.ndarray | None = None,
+) -> Optima:
+    """Look for the maxima of the likelihood.
+
+    Parameters
+    ----------
+    X : ndarray, shape (N, D)
+        Rows in standard units.
+    rows : RowBlocks
+        The same, on the device.
+    spec : ModelSpec
+    settings : EMSettings
+    init : {"auto", "kmeans", "k-means++", "random", "random_from_data"}
+        Kinds of start; "auto" takes many of them, and regroups what they led to.
+    n_init : int, optional
+        Starts before any regrouping. None takes 10 of a kind that is named, and otherwise as many
+        as cost a second or two, between 32 and 192.
+    seed : int
+    row_weights : ndarray, shape (N,), optional
+    """
+    here, em = Rows.of(X, row_weights), _EM(rows, spec, settings, looked_at(X))
+    k = spec.n_components
+    first, *others = np.random.SeedSequence(seed).spawn(1 + _MOST_ROUNDS)
+    if init != AUTO:
+        kinds = named_kinds(init, n_init or _NAMED_STARTS)
+        return follow_all(guesses(here, k, kinds, seed), kinds, rows, spec, settings)
+    # One component has one maximum.
+    n_starts = 1 if k == 1 else n_init or _affordable(len(X), k, X.shape[1])
+    kinds = portfolio(n_starts, X.shape[1])
+    found = em.follow_best(guesses(here, k, kinds, int(first.generate_state(1)[0])), kinds)
+    idle = 0
+    for sequence in others if k > 1 else []:
+        best = found.solutions.log_likelihood[0]
+        moments = _regrouped(here, found, np.random.default_rng(sequence))
+        found = em.joined(found, em.follow_best(moments, [REGROUPED] * len(moments)))
+        better = found.solutions.log_likelihood[0] > best + _SAME_HEIGHT
+        idle = 0 if better else idle + 1
+        if idle == _PATIENCE:
+            break
+    logger.debug("%d starts, maxima %s", found.n_starts, found.solutions.log_likelihood)
+    return found
+
+
+def follow_all(
+    moments: np.ndarray, kinds: list[str], rows: RowBlocks, spec: ModelSpec, settings: EMSettings
+) -> Optima:
+    """Run every start to its end, and keep all, the best first."""
+    size = min(len(moments), _TOGETHER)
+    found = _run(moments, rows, spec, settings, settings.max_iter, size)
+    order = ranking(found, settings.reg_covar)
+    return Optima(jax.tree.map(lambda a: a[order], found), [[kinds[i]] for i in order], len(kinds))
+
+
+def _affordable(n_obs: int, n_components: int, n_features: int) -> int:
+    n_numbers = n_obs * n_components * (n_features + 1) * (n_features + 2) / 2
+    return int(np.clip(_FLOPS / (4 * n_numbers * _SHORT), _FEWEST_STARTS, _MOST_STARTS))
+
+
+class _EM(NamedTuple):
+    """EM of one table, and the rows by which mixtures are compared."""
+
+    rows: RowBlocks
+    spec: ModelSpec
+    settings: EMSettings
+    looked_at: np.ndarray
+
+    def follow_best(self, moments: np.ndarray, kinds: list[str]) -> Optima:
+        """Run all starts briefly, and the best that differ to their ends."""
+        longest = self.settings.max_iter
+        short = self._run(moments, min(_SHORT, longest))
+        # Neighbours come to the same place: one of them is followed.
+        groups = self._distinct(short, _NEAR)
+        led = [[kinds[i] for i in group] for group in groups]
+        ended = jax.tree.map(lambda a: a[[group[0] for group in groups]], short)
+        if longest > _SHORT:
+            ended = _one_run(ended, self._run(ended.moments, longest - _SHORT))
+        return self._merged(Optima(ended, led, len(kinds)))
+
+    def joined(self, some: Optima, more: Optima) -> Optima:
+        """The distinct maxima of both."""
+        solutions = jax.tree.map(lambda *a: np.concatenate(a), some.solutions, more.solutions)
+        led, n_starts = [*some.led, *more.led], some.n_starts + more.n_starts
+        return self._merged(Optima(solutions, led, n_starts))
+
+    def _merged(self, found: Optima) -> Optima:
+        groups = self._distinct(found.solutions, _SAME)
+        best = [group[0] for group in groups]
+        led = [[kind for i in group for kind in found.led[i]] for group in groups]
+        return Optima(jax.tree.map(lambda a: a[best], found.solutions), led, found.n_starts)
+
+    def _distinct(self, solutions: Solutions, near: float) -> list[list[int]]:
+        """Groups of solutions that are one mixture: the best of each, and the best group, first.
+
+        Two mixtures are one where rows have the same density under both. What comes after the
+        first groups is left out, unless it belongs to one of those.
+        """
+        log_density, _ = log_density_and_entropy(self.looked_at, *solutions.mixture)
+        groups: list[list[int]] = []
+        order = ranking(solutions, self.settings.reg_covar)
+        for i in order[np.isfinite(solutions.log_likelihood[order])].tolist():
+            leaders = [group[0] for group in groups]
+            apart = np.sqrt(np.mean((log_density[leaders] - log_density[i]) ** 2, axis=1))
+            if groups and apart.min() < near:
+                groups[int(apart.argmin())].append(i)
+            elif len(groups) < _TOGETHER:
+                groups.append([i])
+        return groups or [[int(order[0])]]
+
+    def _run(self, moments: np.ndarray, limit: int) -> Solutions:
+        return _run(moments, self.rows, self.spec, self.settings, limit)
+
+
+def _run(
+    moments: np.ndarray,
+    rows: RowBlocks,
+    spec: ModelSpec,
+    settings: EMSettings,
+    limit: int,
+    size: int = _TOGETHER,
+) -> Solutions:
+    """EM from every start, `size` starts at a time, so that one program serves any number."""
+    filled = np.concatenate([moments, moments[np.zeros(-len(moments) % size, int)]])
+    tolerance = settings.tol * float(np.asarray(rows.weights).sum())
+    numbers = jax.device_put((tolerance, settings.reg_covar, limit))
+    parts = [
+        maximise(
+            jax.device_put(filled[begin : begin + size]),
+            rows,
+            *numbers,
+            spec=spec,
+            max_iter=settings.max_iter,
+            hard=settings.hard,
+        )
+        for begin in range(0, len(filled), size)
+    ]
+    together = jax.tree.map(lambda *a: np.concatenate([np.asarray(b) for b in a]), *parts)
+    return jax.tree.map(lambda a: a[: len(moments)], together)
+
+
+def _one_run(first: Solutions, then: Solutions) -> Solutions:
+    """What two runs were, of which the second went on where the first had ended."""
+    room = first.trace.shape[1]
+    parts = zip(first.trace, first.n_iter, then.trace, strict=True)
+    trace = np.stack([np.concatenate([a[:n], b])[:room] for a, n, b in parts])
+    return then._replace(n_iter=first.n_iter + then.n_iter, trace=trace)
+
+
+def looked_at(X: np.ndarray) -> np.ndarray:
+    """Some rows, equally spaced in the table."""
+    return X[np.unique(np.linspace(0, len(X) - 1, _ROWS_COMPARED).astype(int))]
+
+
+def _regrouped(rows: Rows, found: Optima, rng: np.random.Generator) -> np.ndarray:
+    """Starts made of the best maxima: half of them of the best, the others of the next few."""
+    shares = [_TOGETHER, *[_TOGETHER // 4] * 4][: len(found.led)]
+    moments = []
+    for parent, n_moves in enumerate(shares):
+        solution = MixtureParameters(*(a[parent] for a in found.solutions.mixture))
+        scores = draw_scores(rows.X, *(a[None] for a in solution))[0]
+        moments.append(regroupings(rows, scores.argmax(axis=0), solution, n_moves, rng))
+    return np.concatenate(moments)

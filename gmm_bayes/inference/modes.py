@@ -1,0 +1,217 @@
+"""The posterior's modes: where maxima of the likelihood lead, and the mass of each."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gmm_bayes.core.draws import draw_scores, log_density_and_entropy
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.em.optima import Optima, looked_at
+from gmm_bayes.inference.em.starts import match_to_prior
+from gmm_bayes.inference.em.steps import VARIANCE_FLOOR, is_singular
+from gmm_bayes.inference.potential import Data, ModelSpec, mixture_at, site_values, space
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
+from gmm_bayes.inference.sampling.mode import approximation_at, descend, value_and_gradient
+from gmm_bayes.model.priors import PriorArrays
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["SURVEY", "Mode", "facts", "modes", "survey"]
+
+# Maxima of the likelihood that are followed to a mode: those whose own density is highest.
+_MOST_FOLLOWED = 10
+# Nats below the highest maximum at which none leads to a mode worth having: the way to its mode was
+# seen to gain forty. And nats below the highest mode at which a mode's curvature is not worth its
+# gradients.
+_HOPELESS, _FAR_BELOW = 100.0, 30.0
+# Two modes are one where the log densities of rows differ by less, root mean square in nats.
+_SAME = 0.05
+
+
+# The entry of `fit.run` in which a survey is recorded.
+SURVEY = "survey"
+
+
+class Mode(NamedTuple):
+    """One mode of a posterior, in standard units.
+
+    Attributes
+    ----------
+    mixture : MixtureParameters
+    log_density : float
+        Of the posterior at the mode, over the unconstrained parameters, up to a constant.
+    log_mass : float
+        Log integral of the normal distribution of the mode's height and curvature, up to the same
+        constant: Laplace's method. Minus infinity where there is no such curvature, as where a
+        component narrows without end.
+    kinds : list of str
+        Kinds of the starts of EM that led there.
+    """
+
+    mixture: MixtureParameters
+    log_density: float
+    log_mass: float
+    kinds: list[str]
+
+
+def modes(fit: GMMFit) -> "pd.DataFrame":
+    """The modes of the posterior that were found before the chains began, in the first of them.
+
+    Parameters
+    ----------
+    fit : GMMFit
+        Whose `init` was not a mixture of its own.
+
+    Returns
+    -------
+    pandas.DataFrame, shape (n_modes, 6)
+        One line a mode, that of most mass first: `log_density` at the mode and `log_mass`, both in
+        nats beside those of the first, `share` of the posterior, `n_starts` of EM that led there,
+        `distance`, the mean absolute difference of the probabilities that two rows belong together
+        from those of the first, and `weights`. Renumbered components are the same mode.
+        `fit.run["survey"]` has the number of starts in all.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `fit` is not a GMMFit, or its modes were not looked for.
+
+    Notes
+    -----
+    The mass is that of the normal distribution of the mode's height and curvature (Laplace's
+    method [1]_): a guide, not an estimate with an error. It is not a number where there is no such
+    curvature, as where a component narrows on equal values without end; such a mode has no share.
+    The maxima of the likelihood from which the search goes on are those of `fit_em`; at most ten of
+    them are followed.
+
+    References
+    ----------
+    .. [1] L. Tierney, J. B. Kadane (1986). Accurate approximations for posterior moments and
+       marginal densities. JASA 81.
+
+    Examples
+    --------
+    >>> import gmm_bayes as gb
+    >>> fit = gb.fit(gb.datasets.load_crabs(), 2, sampler=gb.Laplace(), seed=1)
+    >>> gb.modes(fit)[["log_mass", "distance"]].round(1).head(2)
+       log_mass  distance
+    0       0.0       0.0
+    1      -8.8       0.5
+    """
+    import pandas as pd
+
+    check_fit(fit)
+    if SURVEY not in fit.run:
+        raise ValueError(
+            "modes must have a fit whose modes were looked for, got one that was told where to "
+            "start (init), or one by fit_many; fit with init='auto'"
+        )
+    table = pd.DataFrame(
+        fit.run[SURVEY]["modes"],
+        columns=["log_density", "log_mass", "n_starts", "distance", "weights"],
+    ).astype({"log_density": float, "log_mass": float})
+    mass = np.exp(table["log_mass"].fillna(-np.inf))
+    table.insert(2, "share", mass / mass.sum())
+    return table
+
+
+def survey(
+    found: Optima, X: np.ndarray, prior: PriorArrays, data: Data, spec: ModelSpec, n_obs: int
+) -> list[Mode]:
+    """Follow the maxima of the likelihood to the modes of the posterior; that of most mass first.
+
+    Parameters
+    ----------
+    found : Optima
+        In standard units.
+    X : ndarray, shape (rows, D)
+        The rows that were looked at, in standard units.
+    prior : PriorArrays
+        In standard units.
+    data : Data
+    spec : ModelSpec
+    n_obs : int
+        Rows that the data stand for.
+
+    Returns
+    -------
+    list of Mode
+        Empty where no maximum leads to one: all are singular, or the density is not finite.
+    """
+    here = space(spec, X.shape[1])
+    regular = np.flatnonzero(~is_singular(found.solutions, VARIANCE_FLOOR))
+    starts = []
+    for i in regular:
+        mixture = MixtureParameters(*(a[i] for a in found.solutions.mixture))
+        z = here.vector(site_values(match_to_prior(mixture, prior, n_obs), spec))
+        height = -float(value_and_gradient(z, data, spec)[0])
+        if np.isfinite(height):
+            starts.append((height, z, found.led[i]))
+    starts.sort(key=lambda start: -start[0])
+    worth = [s for s in starts[:_MOST_FOLLOWED] if s[0] > starts[0][0] - _HOPELESS]
+    lowest = [(descend(z, data, spec), kinds) for _, z, kinds in worth]
+    ended = [(end, kinds) for end, kinds in lowest if end is not None]
+    limit, reached = np.inf, []
+    for end, kinds in sorted(ended, key=lambda one: one[0].potential):
+        near = approximation_at(end, data, data, spec) if end.potential < limit else None
+        if near is not None:
+            mixture = mixture_at(np.asarray(near.affine.loc), spec, X.shape[1])
+            reached.append(Mode(mixture, -near.potential, near.log_mass, kinds))
+            if np.isfinite(near.log_mass):
+                limit = min(limit, near.potential + _FAR_BELOW)
+    # Of equal mass, the higher.
+    reached.sort(key=lambda mode: (-mode.log_mass, -mode.log_density))
+    return _distinct(reached, looked_at(X))
+
+
+def _distinct(found: list[Mode], rows: np.ndarray) -> list[Mode]:
+    """Each mode once, under the best of its numberings, with the starts that led to any of them."""
+    if not found:
+        return []
+    stacked = jax.tree.map(lambda *a: np.stack(a), *(mode.mixture for mode in found))
+    log_density, _ = log_density_and_entropy(rows, *stacked)
+    kept: list[int] = []
+    for i, mode in enumerate(found):
+        apart = np.sqrt(np.mean((log_density[kept] - log_density[i]) ** 2, axis=1))
+        if kept and apart.min() < _SAME:
+            first = kept[int(apart.argmin())]
+            found[first] = found[first]._replace(kinds=found[first].kinds + mode.kinds)
+        else:
+            kept.append(i)
+    return [found[i] for i in kept]
+
+
+def facts(found: list[Mode], n_starts: int, X: np.ndarray) -> dict[str, Any]:
+    """What is recorded of a survey, in numbers and words.
+
+    `distance` is the mean absolute difference of the probabilities that two rows belong together
+    from those of the first mode.
+    """
+    rows = looked_at(X)
+    together = [_coassignment(rows, mode.mixture) for mode in found]
+    return {
+        "n_starts": n_starts,
+        "modes": [
+            {
+                "log_density": mode.log_density - found[0].log_density,
+                "log_mass": mode.log_mass - found[0].log_mass
+                if np.isfinite(mode.log_mass)
+                else None,
+                "n_starts": len(mode.kinds),
+                "kinds": sorted(set(mode.kinds)),
+                "weights": np.round(mode.mixture.weights, 4).tolist(),
+                "distance": float(abs(own - together[0]).mean()),
+            }
+            for mode, own in zip(found, together, strict=True)
+        ],
+    }
+
+
+def _coassignment(rows: np.ndarray, mixture: MixtureParameters) -> np.ndarray:
+    """Probability that two rows belong together, for every two of some rows."""
+    scores = draw_scores(rows, *(a[None] for a in mixture))[0]
+    shares = np.exp(scores - scores.max(axis=0))
+    shares /= shares.sum(axis=0)
+    return shares.T @ shares
