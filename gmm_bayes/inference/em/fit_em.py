@@ -84,9 +84,10 @@ def fit_em(
         Where EM begins. "auto" takes many kinds of start: k-means, random rows and hierarchical
         cuts, in the columns' units, in sphered coordinates and in random projections, run for a few
         iterations and the best that differ followed [3]_; then components of the best are merged
-        and split [4]_ until six rounds of that have found nothing better. Of starts of a kind that
-        is named, every other one begins at rows of the data, because k-means misleads on elongated
-        groups; "random" is left as it is. Parameters, in the units of the data, are the only start.
+        and split [4]_ until rounds of that have found nothing better: six rounds, fewer where rows
+        are many. Of starts of a kind that is named, every other one begins at rows of the data,
+        because k-means misleads on elongated groups; "random" is left as it is. Parameters, in the
+        units of the data, are the only start.
     tol : float
         A start has converged when the mean log density of a row changes by no more, in nats.
     reg_covar : float

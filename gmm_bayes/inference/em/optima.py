@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 # Starts in one program: all wait for the slowest.
 _TOGETHER = 16
 _SHORT = 15
-# Rounds of regrouping: at most, and without anything better before it is enough.
-_MOST_ROUNDS, _PATIENCE = 30, 6
+# Rounds of regrouping: at most, and without anything better before it is enough; and moves of one.
+_MOST_ROUNDS, _PATIENCE, _MOST_MOVES = 30, 6, 32
 _MOST_STARTS, _FEWEST_STARTS, _NAMED_STARTS = 192, 32, 10
 # Flops that the short runs may take: a second or two of one core.
 _FLOPS = 4e9
@@ -101,7 +101,11 @@ def find_optima(
         kinds = named_kinds(init, n_init or _NAMED_STARTS)
         return follow_all(guesses(here, k, kinds, seed), kinds, rows, spec, settings)
     # One component has one maximum.
-    n_starts = 1 if k == 1 else n_init or _affordable(len(X), k, X.shape[1])
+    affordable = _affordable(len(X), k, X.shape[1])
+    usual = int(np.clip(affordable, _FEWEST_STARTS, _MOST_STARTS))
+    n_starts = 1 if k == 1 else n_init or usual
+    # Where rows are many, a round of regrouping costs as much as all the starts.
+    patience = int(np.clip(affordable / (2 * _MOST_MOVES), 1, _PATIENCE))
     kinds = portfolio(n_starts, X.shape[1])
     found = em.follow_best(guesses(here, k, kinds, int(first.generate_state(1)[0])), kinds)
     idle = 0
@@ -111,7 +115,7 @@ def find_optima(
         found = em.joined(found, em.follow_best(moments, [REGROUPED] * len(moments)))
         better = found.solutions.log_likelihood[0] > best + _SAME_HEIGHT
         idle = 0 if better else idle + 1
-        if idle == _PATIENCE:
+        if idle == patience:
             break
     logger.debug("%d starts, maxima %s", found.n_starts, found.solutions.log_likelihood)
     return found
@@ -127,9 +131,10 @@ def follow_all(
     return Optima(jax.tree.map(lambda a: a[order], found), [[kinds[i]] for i in order], len(kinds))
 
 
-def _affordable(n_obs: int, n_components: int, n_features: int) -> int:
+def _affordable(n_obs: int, n_components: int, n_features: int) -> float:
+    """Short runs that cost a second or two."""
     n_numbers = n_obs * n_components * (n_features + 1) * (n_features + 2) / 2
-    return int(np.clip(_FLOPS / (4 * n_numbers * _SHORT), _FEWEST_STARTS, _MOST_STARTS))
+    return _FLOPS / (4 * n_numbers * _SHORT)
 
 
 class _EM(NamedTuple):
