@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from gmm_bayes.core.draws import draw_scores, log_density_and_entropy
+from gmm_bayes.core.draws import draw_scores
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.em.optima import Optima, looked_at
+from gmm_bayes.inference.em.optima import Optima, distinct, looked_at
 from gmm_bayes.inference.em.starts import match_to_prior
 from gmm_bayes.inference.em.steps import VARIANCE_FLOOR, is_singular
 from gmm_bayes.inference.potential import Data, ModelSpec, mixture_at, site_values, space
@@ -18,7 +18,7 @@ from gmm_bayes.model.priors import PriorArrays
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SURVEY", "Mode", "facts", "modes", "survey"]
+__all__ = ["SURVEY", "Mode", "facts", "find_modes", "modes"]
 
 # Maxima of the likelihood that are followed to a mode: those whose own density is highest.
 _MOST_FOLLOWED = 10
@@ -117,7 +117,7 @@ def modes(fit: GMMFit) -> "pd.DataFrame":
     return table
 
 
-def survey(
+def find_modes(
     found: Optima, X: np.ndarray, prior: PriorArrays, data: Data, spec: ModelSpec, n_obs: int
 ) -> list[Mode]:
     """Follow the maxima of the likelihood to the modes of the posterior; that of most mass first.
@@ -171,16 +171,11 @@ def _distinct(found: list[Mode], rows: np.ndarray) -> list[Mode]:
     if not found:
         return []
     stacked = jax.tree.map(lambda *a: np.stack(a), *(mode.mixture for mode in found))
-    log_density, _ = log_density_and_entropy(rows, *stacked)
-    kept: list[int] = []
-    for i, mode in enumerate(found):
-        apart = np.sqrt(np.mean((log_density[kept] - log_density[i]) ** 2, axis=1))
-        if kept and apart.min() < _SAME:
-            first = kept[int(apart.argmin())]
-            found[first] = found[first]._replace(kinds=found[first].kinds + mode.kinds)
-        else:
-            kept.append(i)
-    return [found[i] for i in kept]
+    groups = distinct(stacked, np.arange(len(found)), rows, _SAME)
+    return [
+        found[group[0]]._replace(kinds=[kind for i in group for kind in found[i].kinds])
+        for group in groups
+    ]
 
 
 def facts(found: list[Mode], n_starts: int, X: np.ndarray) -> dict[str, Any]:

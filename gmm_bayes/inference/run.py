@@ -14,7 +14,7 @@ from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.arguments import Arguments
 from gmm_bayes.inference.em.starts import em_start, integer_seed, match_to_prior, some_rows
-from gmm_bayes.inference.modes import SURVEY, facts, survey
+from gmm_bayes.inference.modes import SURVEY, facts, find_modes
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, space
 from gmm_bayes.inference.rescue import rescued, save_raw
 from gmm_bayes.inference.result import netcdf
@@ -133,7 +133,7 @@ def _best_mode(
     weights = np.full(len(X), n_obs / len(X))
     rows = block_rows(X, rows_per_block=rows_per_block, row_weights=weights)
     data = jax.device_put(Data(rows, log_prior(prior, spec)))
-    modes = survey(found, X, prior, data, spec, n_obs)
+    modes = find_modes(found, X, prior, data, spec, n_obs)
     looked_for[SURVEY] = facts(modes, found.n_starts, X)
     if modes and np.isfinite(modes[0].log_mass):
         return modes[0].mixture

@@ -6,13 +6,14 @@ import warnings
 import jax
 import numpy as np
 import pytest
+from hostile import SHORT, two_groups
 from scipy import integrate
 
 import gmm_bayes as gb
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.errors import GMMBayesWarning
 from gmm_bayes.inference.em.starts import em_start
-from gmm_bayes.inference.modes import facts, survey
+from gmm_bayes.inference.modes import facts, find_modes
 from gmm_bayes.inference.potential import (
     Data,
     ModelSpec,
@@ -34,7 +35,7 @@ def surveyed(X, k, covariance_type="full", **options):
     prior = gb.default_priors(X, k).arrays(k, X.shape[1])
     data = jax.device_put(Data(block_rows(X), log_prior(prior, spec)))
     found = em_start(X, spec, init="auto", n_init=None, seed=0, **options)
-    return survey(found, X, prior, data, spec, len(X)), found, data, spec
+    return find_modes(found, X, prior, data, spec, len(X)), found, data, spec
 
 
 def quick_fit(X, k, **options):
@@ -147,3 +148,12 @@ def test_who_says_where_to_start_is_not_surveyed(faithful, faithful_fit):
 
 def test_no_mode_at_all_is_told():
     assert facts([], 7, np.zeros((3, 1))) == {"n_starts": 7, "modes": []}
+
+
+def test_a_run_that_goes_on_keeps_what_was_looked_for(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GMMBayesWarning)
+        fit = gb.fit(two_groups(), 2, sampler=SHORT, checkpoint=tmp_path / "run")
+        for later in (gb.resume(tmp_path / "run"), gb.extend(fit, 5)):
+            assert later.run["survey"] == fit.run["survey"]
+    assert gb.modes(fit)["share"].sum() == pytest.approx(1)

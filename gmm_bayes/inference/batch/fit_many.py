@@ -241,7 +241,7 @@ def _tables(datasets: Any, spec: ModelSpec) -> dict[Hashable, Any]:
 
 
 def _seeds(seed: np.ndarray, X: np.ndarray) -> list[np.random.SeedSequence]:
-    """Seeds of a set's prior centres, EM starts and chains: of the user's seed and its rows.
+    """Seeds of a set's EM starts and chains: of the user's seed and its rows.
 
     Not of its place, so that it may stand anywhere; and not of the seed alone, or the errors of
     all sets' averages would be alike.

@@ -122,7 +122,7 @@ def _kmeans_plusplus(points: np.ndarray, rows: Rows, k: int, seed: int, rng: obj
     return _nearest(points, centres)
 
 
-def _some_rows(
+def _random_rows(
     points: np.ndarray, rows: Rows, k: int, seed: int, rng: np.random.Generator
 ) -> np.ndarray:
     return _nearest(points, points[rng.choice(len(points), k, replace=False, p=rows.shares)])
@@ -163,13 +163,13 @@ def _projected(rows: Rows, rng: np.random.Generator) -> np.ndarray:
 _GROUPED: dict[str, tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] = {
     "kmeans": (_standard, _kmeans),
     "k-means++": (_standard, _kmeans_plusplus),
-    "random_from_data": (_standard, _some_rows),
+    "random_from_data": (_standard, _random_rows),
     "ward": (_standard, _ward),
     "sphered k-means": (_sphered, _kmeans),
-    "sphered rows": (_sphered, _some_rows),
+    "sphered rows": (_sphered, _random_rows),
     "sphered ward": (_sphered, _ward),
     "projected k-means": (_projected, _kmeans),
-    "projected rows": (_projected, _some_rows),
+    "projected rows": (_projected, _random_rows),
 }
 # Every kind of start.
 KINDS = ("random", *_GROUPED)

@@ -20,15 +20,17 @@ from gmm_bayes.inference.em.guesses import Rows, guesses, named_kinds, portfolio
 from gmm_bayes.inference.em.steps import EMSettings, Solutions, maximise, ranking
 from gmm_bayes.inference.potential import ModelSpec
 
-__all__ = ["Optima", "find_optima", "follow_all", "looked_at"]
+__all__ = ["Optima", "distinct", "find_optima", "follow_all", "looked_at"]
 
 logger = logging.getLogger(__name__)
 
 # Starts in one program: all wait for the slowest.
 _TOGETHER = 16
 _SHORT = 15
-# Rounds of regrouping: at most, and without anything better before it is enough; and moves of one.
-_MOST_ROUNDS, _PATIENCE, _MOST_MOVES = 30, 6, 32
+# Rounds of regrouping: at most, and without anything better before it is enough. And the moves of
+# one: of the best maximum, and of the next few.
+_MOST_ROUNDS, _PATIENCE = 30, 6
+_MOVES = (16, 4, 4, 4, 4)
 _MOST_STARTS, _FEWEST_STARTS, _NAMED_STARTS = 192, 32, 10
 # Flops that the short runs may take: a second or two of one core.
 _FLOPS = 4e9
@@ -100,12 +102,12 @@ def find_optima(
     if init != AUTO:
         kinds = named_kinds(init, n_init or _NAMED_STARTS)
         return follow_all(guesses(here, k, kinds, seed), kinds, rows, spec, settings)
-    # One component has one maximum.
     affordable = _affordable(len(X), k, X.shape[1])
     usual = int(np.clip(affordable, _FEWEST_STARTS, _MOST_STARTS))
+    # One component has one maximum.
     n_starts = 1 if k == 1 else n_init or usual
     # Where rows are many, a round of regrouping costs as much as all the starts.
-    patience = int(np.clip(affordable / (2 * _MOST_MOVES), 1, _PATIENCE))
+    patience = int(np.clip(affordable / (2 * sum(_MOVES)), 1, _PATIENCE))
     kinds = portfolio(n_starts, X.shape[1])
     found = em.follow_best(guesses(here, k, kinds, int(first.generate_state(1)[0])), kinds)
     idle = 0
@@ -172,19 +174,11 @@ class _EM(NamedTuple):
     def _distinct(self, solutions: Solutions, near: float) -> list[list[int]]:
         """Groups of solutions that are one mixture: the best of each, and the best group, first.
 
-        Two mixtures are one where rows have the same density under both. What comes after the
-        first groups is left out, unless it belongs to one of those.
+        What comes after the first groups is left out, unless it belongs to one of those.
         """
-        log_density, _ = log_density_and_entropy(self.looked_at, *solutions.mixture)
-        groups: list[list[int]] = []
         order = ranking(solutions, self.settings.reg_covar)
-        for i in order[np.isfinite(solutions.log_likelihood[order])].tolist():
-            leaders = [group[0] for group in groups]
-            apart = np.sqrt(np.mean((log_density[leaders] - log_density[i]) ** 2, axis=1))
-            if groups and apart.min() < near:
-                groups[int(apart.argmin())].append(i)
-            elif len(groups) < _TOGETHER:
-                groups.append([i])
+        finite = order[np.isfinite(solutions.log_likelihood[order])]
+        groups = distinct(solutions.mixture, finite, self.looked_at, near)[:_TOGETHER]
         return groups or [[int(order[0])]]
 
     def _run(self, moments: np.ndarray, limit: int) -> Solutions:
@@ -226,16 +220,35 @@ def _one_run(first: Solutions, then: Solutions) -> Solutions:
     return then._replace(n_iter=first.n_iter + then.n_iter, trace=trace)
 
 
+def distinct(
+    mixtures: MixtureParameters, order: np.ndarray, rows: np.ndarray, near: float
+) -> list[list[int]]:
+    """Groups of mixtures that are one: each begins with the first of its own in the order.
+
+    Two mixtures are one where the log densities of the rows differ by less than `near` (root mean
+    square, nats), whatever the numbers of their components.
+    """
+    log_density, _ = log_density_and_entropy(rows, *mixtures)
+    groups: list[list[int]] = []
+    for i in map(int, order):
+        leaders = [group[0] for group in groups]
+        apart = np.sqrt(np.mean((log_density[leaders] - log_density[i]) ** 2, axis=1))
+        if groups and apart.min() < near:
+            groups[int(apart.argmin())].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
 def looked_at(X: np.ndarray) -> np.ndarray:
     """Some rows, equally spaced in the table."""
     return X[np.unique(np.linspace(0, len(X) - 1, _ROWS_COMPARED).astype(int))]
 
 
 def _regrouped(rows: Rows, found: Optima, rng: np.random.Generator) -> np.ndarray:
-    """Starts made of the best maxima: half of them of the best, the others of the next few."""
-    shares = [_TOGETHER, *[_TOGETHER // 4] * 4][: len(found.led)]
+    """Starts made of the best maxima."""
     moments = []
-    for parent, n_moves in enumerate(shares):
+    for parent, n_moves in enumerate(_MOVES[: len(found.led)]):
         solution = MixtureParameters(*(a[parent] for a in found.solutions.mixture))
         scores = draw_scores(rows.X, *(a[None] for a in solution))[0]
         moments.append(regroupings(rows, scores.argmax(axis=0), solution, n_moves, rng))
