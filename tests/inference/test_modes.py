@@ -157,3 +157,10 @@ def test_a_run_that_goes_on_keeps_what_was_looked_for(tmp_path):
         for later in (gb.resume(tmp_path / "run"), gb.extend(fit, 5)):
             assert later.run["survey"] == fit.run["survey"]
     assert gb.modes(fit)["share"].sum() == pytest.approx(1)
+
+
+def test_the_model_is_the_datas_and_not_the_seeds(bodies):
+    expected = gb.default_priors(bodies, 5).mean_loc
+    others = [gb.default_priors(bodies, 5, seed=seed).mean_loc for seed in (1, 2, 3)]
+    assert not any(np.allclose(expected, other) for other in others), "else this tests nothing"
+    np.testing.assert_allclose(quick_fit(bodies, 5, seed=1).priors.mean_loc, expected)
