@@ -50,5 +50,57 @@ def coverage(rows):
     return header, lines
 
 
+def modes(rows):
+    """How often a search reaches the best known maximum, by family and for each real table."""
+    header = ["tables", "number", "seeds", "auto", "k-means, 10 starts", "s", "s, k-means"]
+    lines = []
+    for family, group in _families(rows):
+        by_method = {}
+        for row in group:
+            by_method.setdefault(row["method"], []).append(row)
+        ours, theirs = by_method.get("auto"), by_method.get("kmeans, 10 starts")
+        if ours and theirs:
+            shares = [_mean(one, "reached") for one in (ours, theirs)]
+            worst = [max(row["furthest_below"] for row in one) for one in (ours, theirs)]
+            cells = [
+                f"{100 * share:.0f} % (at worst {low:.1f} nats below)"
+                for share, low in zip(shares, worst, strict=True)
+            ]
+            times = [f"{_mean(one, 'seconds'):.1f}" for one in (ours, theirs)]
+            lines.append([family, str(len(ours)), str(ours[0]["num_seeds"]), *cells, *times])
+    return header, lines
+
+
+def beliefs(rows):
+    """Fits of one table from several seeds: how many are believed, how many pairs are at odds."""
+    header = ["table", "seeds", "believed", "pairs at odds", "s a fit", "problems of the others"]
+    lines = [
+        [
+            row["problem"],
+            str(row["num_seeds"]),
+            str(row["num_believed"]),
+            f"{row['pairs_at_odds']} of {row['pairs']}",
+            f"{row['seconds']:.1f}",
+            "; ".join(row["problems"]) or "none",
+        ]
+        for row in rows
+        if row["method"] == "fits"
+    ]
+    return header, lines
+
+
+def _families(rows):
+    """Rows of each family of simulated tables, and of each real table."""
+    families = {}
+    for row in rows:
+        name = row["problem"]
+        families.setdefault(name if "K =" in name else name.partition(" ")[0], []).append(row)
+    return families.items()
+
+
+def _mean(rows, name):
+    return sum(row[name] for row in rows) / len(rows)
+
+
 def _p(value):
     return f"{value:.2g}" if value > 1e-10 else "< 1e-10"

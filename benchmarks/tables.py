@@ -371,6 +371,8 @@ TABLES = {
     "em_memory": em_memory_table,
     "calibration": lambda rows: table(*check_tables.calibration(rows["calibration"])),
     "coverage": lambda rows: table(*check_tables.coverage(rows["coverage"])),
+    "modes": lambda rows: table(*check_tables.modes(rows["modes"])),
+    "beliefs": lambda rows: table(*check_tables.beliefs(rows["modes"])),
     "many": many_table,
     "decisions": decisions_table,
     "checkpoint": checkpoint_table,

@@ -26,7 +26,7 @@ from .inference.continuation import resume as resume
 from .inference.em.fit_em import fit_em as fit_em
 from .inference.em.result import EMFit as EMFit
 from .inference.fit import fit as fit
-from .inference.modes import modes as modes
+from .inference.modes.table import modes as modes
 from .inference.result.gmm_fit import GMMFit as GMMFit
 from .inference.result.gmm_fit import load as load
 from .inference.sampling.chees import ChEES as ChEES

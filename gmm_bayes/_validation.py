@@ -21,6 +21,7 @@ __all__ = [
     "check_device",
     "check_finite",
     "check_fit_size",
+    "check_flag",
     "check_integer",
     "check_n_components",
     "check_near",
@@ -81,6 +82,13 @@ def check_device(value: Any) -> tuple[str, int | None]:
             f"got {reprlib.repr(value)}"
         )
     return check_choice(kind, "device", DEVICES), int(index) if colon else None
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Return True or False; NumPy's will do."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def check_integer(value: Any, name: str, minimum: int) -> int:

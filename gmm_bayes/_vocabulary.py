@@ -35,6 +35,9 @@ POSTERIOR_PREDICTIVE: Final = "posterior_predictive"
 # Of ours: what more draws can be made from.
 SAMPLER_STATE: Final = "sampler_state"
 
+# The entry of a run's facts that says which modes were looked for, and gone to.
+SURVEY: Final = "survey"
+
 # Covariance structures, named as in scikit-learn.
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
 FULL: Final = "full"

@@ -26,9 +26,9 @@ from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.sampling.registry import by_option
 from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.machine.row_blocks import map_rows
+from gmm_bayes.model.matching import permuted
 from gmm_bayes.model.priors import Priors
 from gmm_bayes.posterior.density import log_predictive_density
-from gmm_bayes.posterior.labels.matching import permuted
 from gmm_bayes.posterior.point import numbering, posterior_mean, precisions
 from gmm_bayes.posterior.streaming import mean_over_draws, rows_of
 

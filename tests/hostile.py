@@ -54,7 +54,7 @@ def refuse_work(monkeypatch):
         raise AssertionError("long work has begun")
 
     monkeypatch.setattr(gb.NUTS, "run", long_work)
-    monkeypatch.setattr("gmm_bayes.inference.run.em_start", long_work)
+    monkeypatch.setattr("gmm_bayes.inference.modes.search.em_start", long_work)
     monkeypatch.setattr("gmm_bayes.inference.fit.default_priors", long_work)
     monkeypatch.setattr("gmm_bayes.inference.rows.placement.block_rows", long_work)
 

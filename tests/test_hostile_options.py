@@ -105,6 +105,7 @@ FIT_OPTIONS = {
         ValueError,
         "init.means must have shape (n_components, n_features) = (2, 2), got (3, 2)",
     ),
+    "survey": ({"survey": 1}, TypeError, "survey must be True or False, got 1"),
     "n_init": ({"n_init": 0}, ValueError, "n_init must be at least 1, got 0"),
     "n_init, float": ({"n_init": 1.0}, TypeError, integer("n_init", 1, "1.0 of type float")),
     "device": (
@@ -447,7 +448,7 @@ def test_few_warmup_draws_are_warned_about_before_sampling(monkeypatch, num_warm
     def stop(*args, **options):
         raise Stopped
 
-    monkeypatch.setattr("gmm_bayes.inference.run.em_start", stop)
+    monkeypatch.setattr("gmm_bayes.inference.modes.search.em_start", stop)
     sampler = gb.NUTS(num_warmup=num_warmup)
     if not warns:
         with pytest.raises(Stopped):

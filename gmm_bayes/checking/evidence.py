@@ -8,9 +8,9 @@ import numpy as np
 
 from gmm_bayes._validation import check_seed
 from gmm_bayes._vocabulary import CHAIN, DRAW
-from gmm_bayes.checking.bridge import Bridge, Normal, bridge
 from gmm_bayes.checking.renumbered import renumber
 from gmm_bayes.errors import ConvergenceWarning
+from gmm_bayes.inference.modes.bridge import Bridge, Normal, bridge
 from gmm_bayes.inference.potential import ModelSpec, space
 from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit, refuse_sample
 from gmm_bayes.inference.rows.standardization import Standardization

@@ -12,15 +12,15 @@ import jax
 import numpy as np
 
 from gmm_bayes._vocabulary import CHAIN, CORRELATION_CHOLESKY, DRAW, MEANS, SCALES, WEIGHTS
-from gmm_bayes.checking.numberings import log_permanent, log_prior_ratios, numbering_weights
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, potential, site_values, space
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.rows.standardization import Standardization
+from gmm_bayes.model.matching import match_to_pivot, permuted
+from gmm_bayes.model.numberings import log_permanent, log_prior_ratios, numbering_weights
 from gmm_bayes.model.priors import PriorArrays
 from gmm_bayes.posterior.labels.alignment import unaligned
-from gmm_bayes.posterior.labels.matching import match_to_pivot, permuted
 
 __all__ = ["RenumberedDraws", "RenumberedPosterior", "renumber"]
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -60,6 +60,8 @@ class Arguments:
         As given.
     seen : Survey, optional
         Of the file in which the rows stay.
+    survey : bool
+        Whether modes are looked for.
     """
 
     table: Table
@@ -73,6 +75,7 @@ class Arguments:
     precision: Precision
     priors: Priors | None
     seen: Survey | None = None
+    survey: bool = True
 
     @property
     def rows(self) -> RowFile | None:
@@ -102,6 +105,7 @@ class Arguments:
             "sampler": self.sampler,
             "init": self.init,
             "n_init": self.n_init,
+            "survey": self.survey,
             "device": self.device,
             "mesh": self.mesh,
             "precision": self.precision,
@@ -142,6 +146,7 @@ class _Config(TypedDict):
     sampler: dict[str, Any]
     init: InitMethod | dict[str, Any]
     n_init: int | None
+    survey: NotRequired[bool]
     device: str
     mesh: dict[str, int] | None
     precision: Precision
@@ -198,6 +203,7 @@ def from_stored(config: Mapping[str, Any], arrays: Arrays) -> tuple[Arguments, P
         stored["mesh"],
         stored["precision"],
         None if priors is None else Priors(**priors),
+        survey=stored.get("survey", True),
     )
     return arguments, Priors(**_read(arrays["priors"]))
 

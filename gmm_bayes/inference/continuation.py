@@ -21,6 +21,7 @@ from gmm_bayes._vocabulary import (
     POSTERIOR,
     SAMPLE_STATS,
     SAMPLER_STATE,
+    SURVEY,
 )
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import CheckpointError
@@ -279,7 +280,8 @@ def _refuse_without_state(fit: GMMFit) -> None:
     if SAMPLER_STATE not in fit.datatree.children:
         raise ValueError(
             "fit must hold the state of its chains, which fits by NUTS alone keep, and not their "
-            "marginals, nor older versions; fit again with more draws"
+            "marginals, nor fits whose chains were weighted by the mass of their modes, nor older "
+            "versions; fit again with more draws"
         )
 
 
@@ -291,7 +293,9 @@ def _joined(old: GMMFit, new: GMMFit) -> GMMFit:
         joined = xr.concat([first, groups[name]], DRAW, data_vars="minimal", join="override")
         n_draws = joined.sizes[DRAW]
         groups[name] = joined.assign_coords({DRAW: np.arange(n_draws), CHAIN: first[CHAIN]})
-    run = {**new.run, "n_gradients": old.run["n_gradients"] + new.run["n_gradients"]}
+    n_gradients = old.run["n_gradients"] + new.run["n_gradients"]
+    looked_for = {name: old.run[name] for name in (SURVEY,) if name in old.run}
+    run = {**new.run, **looked_for, "n_gradients": n_gradients}
     timings = {
         name: old.timings.get(name, 0.0) + new.timings.get(name, 0.0)
         for name in {**old.timings, **new.timings}

@@ -19,6 +19,7 @@ from gmm_bayes._validation import (
     check_choice,
     check_data,
     check_fit_size,
+    check_flag,
     check_n_components,
     check_seed,
     warn_data,
@@ -63,6 +64,7 @@ def fit(
     sampler: Sampler | None = None,
     init: InitMethod | MixtureParameters = "auto",
     n_init: int | None = None,
+    survey: bool = True,
     seed: Any = 0,
     device: str = "auto",
     mesh: int | Mesh | None = None,
@@ -93,6 +95,10 @@ def fit(
         data, are taken as the place to start near, and no other is looked for.
     n_init : int, optional
         Number of EM starts; None takes as many as `fit_em` does.
+    survey : bool
+        Follow the maxima of the likelihood to the modes of the posterior, see `modes`, and let
+        chains begin in each that may carry a thousandth. False begins all near the best solution
+        of EM; the verdict then says that nobody looked for others.
     seed : int in [0, 2**32) or JAX key
         The same seed gives the same draws on one device and version.
     device : {"auto", "cpu", "gpu"} or with an index, as "gpu:1"
@@ -161,6 +167,7 @@ def fit(
     sampler = check_sampler(sampler)
     sampler.check_installed()
     check_init(init)
+    survey = check_flag(survey, "survey")
     seed = check_seed(seed)
     check_choice(precision, "precision", PRECISIONS)
     folder = _check_checkpoint(checkpoint, checkpoint_seconds, sampler)
@@ -169,13 +176,23 @@ def fit(
     if isinstance(init, MixtureParameters):
         init = check_start(init, spec.n_components, table.values.shape[1])
     arguments = Arguments(
-        table, spec, sampler, init, n_init, seed, device, where.shape, precision, priors, seen
+        table,
+        spec,
+        sampler,
+        init,
+        n_init,
+        seed,
+        device,
+        where.shape,
+        precision,
+        priors,
+        seen,
+        survey,
     )
     cautions = _check_size(arguments)
     plan = plan_memory_of(arguments, where)
-    # Of several processes the first keeps the run; the others only go along.
-    writes = jax.process_index() == 0
-    with claim_empty(folder) if folder is not None and writes else nullcontext():
+    first = jax.process_index() == 0
+    with claim_empty(folder) if folder is not None and first else nullcontext():
         begin = time.perf_counter()
         # The model is the data's: whoever draws from it anew, with another seed, has the same.
         if priors is None:
@@ -184,17 +201,7 @@ def fit(
         prior = priors.arrays(spec.n_components, table.values.shape[1])
         for caution in cautions:
             warn_data(caution)
-        recorder: Recorder = MemoryRecorder()
-        if folder is not None:
-            if writes:
-                refuse_lack_of_room(folder, _bytes(arguments))
-            recorder = DiskRecorder(folder, {}, checkpoint_seconds, writes=writes)
-            recorder.create(
-                to_stored(arguments, priors),
-                data_hash(table, seen),
-                arguments.config(),
-                device_name(where.device),
-            )
+        recorder = _recorder(folder, checkpoint_seconds, arguments, priors, where)
         fitted = run(arguments, prior, recorder, where, plan, progress, begin)
     return judge(fitted)
 
@@ -209,6 +216,26 @@ def _check_checkpoint(checkpoint: Any, seconds: Any, sampler: Sampler) -> Path |
             "take sampler=NUTS()"
         )
     return folder
+
+
+def _recorder(
+    folder: Path | None, seconds: float, arguments: Arguments, priors: Priors, where: Placement
+) -> Recorder:
+    """What the run is kept in; on disk, what it was given is written first."""
+    if folder is None:
+        return MemoryRecorder()
+    # Of several processes the first keeps the run; the others only go along.
+    writes = jax.process_index() == 0
+    if writes:
+        refuse_lack_of_room(folder, _bytes(arguments))
+    recorder = DiskRecorder(folder, {}, seconds, writes=writes)
+    recorder.create(
+        to_stored(arguments, priors),
+        data_hash(arguments.table, arguments.seen),
+        arguments.config(),
+        device_name(where.device),
+    )
+    return recorder
 
 
 def _bytes(arguments: Arguments) -> int:

@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from gmm_bayes._vocabulary import SAMPLER_STATE
+from gmm_bayes._vocabulary import SAMPLER_STATE, SURVEY
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
-from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.arguments import Arguments
-from gmm_bayes.inference.em.starts import em_start, integer_seed, match_to_prior, some_rows
-from gmm_bayes.inference.modes import SURVEY, facts, find_modes
+from gmm_bayes.inference.modes.chains import draw_from_modes
+from gmm_bayes.inference.modes.search import Search
+from gmm_bayes.inference.modes.survey import mixtures_of
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, space
 from gmm_bayes.inference.rescue import rescued, save_raw
 from gmm_bayes.inference.result import netcdf
@@ -26,6 +26,7 @@ from gmm_bayes.inference.sampling.problem import Draws, Problem
 from gmm_bayes.inference.sampling.registry import stored_sampler
 from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.inference.sampling.state import state_group
+from gmm_bayes.inference.verdict.pieces import judge_piece
 from gmm_bayes.machine.compilation import forget_programs, persistent_cache
 from gmm_bayes.machine.devices import double_precision
 from gmm_bayes.machine.memory import MemoryPlan
@@ -62,30 +63,17 @@ def run(
     begin: float,
 ) -> GMMFit:
     """Sample from where the recorder says, and label the draws. There is no verdict yet."""
-    table, spec, sampler = arguments.table, arguments.spec, arguments.sampler
-    chain_seeds = seeds(arguments)
-    em_seed = integer_seed(arguments.seed)
-    units = arguments.units
+    table, spec, units = arguments.table, arguments.spec, arguments.units
     forget_programs()
     with persistent_cache(), double_precision(), jax.default_device(where.device):
         prior = PriorArrays(*agree(prior, where.mesh))
         standard = PriorArrays(*units.apply_to_priors(prior))
-        some = units.apply(table.values[some_rows(len(table.values), em_seed)])
-
         length = recorder.fixed("rows_per_block", plan.rows_per_block)
-        looked_for: dict[str, Any] = {}
-
-        def search() -> MixtureParameters:
-            if isinstance(arguments.init, MixtureParameters):
-                solution = units.apply_to_parameters(arguments.init)
-                matched = match_to_prior(solution, standard, arguments.n_obs)
-            else:
-                matched = _best_mode(arguments, some, standard, length, em_seed, looked_for)
-            return MixtureParameters(*agree(matched, where.mesh))
+        search = Search(arguments, standard, length, where.mesh)
 
         @cache
         def find_start() -> MixtureParameters:
-            return recorder.start(search)
+            return recorder.start(search.start)
 
         if arguments.rows is None:
             rows = where.blocks(table.values, units, arguments.precision, length, find_start)
@@ -93,15 +81,21 @@ def run(
             rows = where.file_blocks(arguments.rows, units, arguments.precision, length, find_start)
         data = Data(rows, where.everywhere(log_prior(standard, spec)))
         del rows
-        rngs = [np.random.default_rng(seed) for seed in chain_seeds]
+        rngs = [np.random.default_rng(seed) for seed in seeds(arguments)]
         n_obs = arguments.n_obs
-        problem = Problem(data, spec, n_obs, find_start, rngs, recorder, plan.grouping, looked_for)
+        looked_for, others = search.looked_for, search.others
+        problem = Problem(
+            data, spec, n_obs, find_start, rngs, recorder, plan.grouping, looked_for, others
+        )
         _rehearse(arguments, prior, where)
         prepared = time.perf_counter()
-        draws = sampler.run(problem, progress=wanted(progress) and jax.process_index() == 0)
+        shown = wanted(progress) and jax.process_index() == 0
+        draws = _drawn(problem, arguments, standard, search.X, progress=shown)
         draws.seconds["initialise"] += prepared - begin
         how = {"precision": arguments.precision, **plan.facts, "rows_per_block": length}
-        draws.facts.update({**where.facts, **how, **looked_for})
+        # Not every sampler has a plan that tells of the search.
+        known = {**looked_for, **draws.facts}
+        draws.facts.update({**known, **where.facts, **how})
         if arguments.rows is not None:
             assert arguments.seen is not None
             where_from = {"digest": arguments.seen.digest, "n_obs": n_obs}
@@ -115,29 +109,28 @@ def run(
     return fitted
 
 
-def _best_mode(
-    arguments: Arguments,
-    X: np.ndarray,
-    prior: PriorArrays,
-    rows_per_block: int,
-    seed: int,
-    looked_for: dict[str, Any],
-) -> MixtureParameters:
-    """The mode of most mass that is found on some rows, in standard units; what was found is told.
-
-    Where there is none, the solution of EM, numbered like the prior.
-    """
-    spec, n_obs = arguments.spec, arguments.n_obs
-    assert not isinstance(arguments.init, MixtureParameters)
-    found = em_start(X, spec, init=arguments.init, n_init=arguments.n_init, seed=seed)
-    weights = np.full(len(X), n_obs / len(X))
-    rows = block_rows(X, rows_per_block=rows_per_block, row_weights=weights)
-    data = jax.device_put(Data(rows, log_prior(prior, spec)))
-    modes = find_modes(found, X, prior, data, spec, n_obs)
-    looked_for[SURVEY] = facts(modes, found.n_starts, X)
-    if modes and np.isfinite(modes[0].log_mass):
-        return modes[0].mixture
-    return match_to_prior(found.best, prior, n_obs)
+def _drawn(
+    problem: Problem, arguments: Arguments, prior: PriorArrays, X: np.ndarray, *, progress: bool
+) -> Draws:
+    """Draw from the mode where chains begin, and from the others of the posterior."""
+    sampler, units = arguments.sampler, arguments.units
+    draws = sampler.run(problem, progress=progress)
+    modes = mixtures_of(draws.facts.get(SURVEY, {}), units)
+    # Chains that go on have been to the others.
+    if len(modes) < 2 or sampler.judged_by != "chains" or problem.recorder.n_draws_before:
+        return draws
+    with rescued("drawing from other modes", ".npz", partial(save_raw, draws, units)):
+        return draw_from_modes(
+            sampler,
+            problem,
+            draws,
+            modes,
+            X,
+            prior,
+            seeds(arguments),
+            judge_piece,
+            progress=progress,
+        )
 
 
 def _labelled(draws: Draws, arguments: Arguments, prior: PriorArrays, where: Placement) -> GMMFit:

@@ -135,6 +135,7 @@ def _sample(job: Job) -> "GMMFit":
         "sampler": sampler,
         "init": config.init.method,
         "n_init": config.init.n_init,
+        "survey": config.init.survey,
         "seed": config.runtime.seed,
         "device": config.runtime.device,
         "mesh": _mesh(job),

@@ -34,7 +34,7 @@ from gmm_bayes.plots.style import DATA_COLOUR, UNSURE_COLOUR, component_style, r
 from gmm_bayes.posterior.marginals import marginal
 from gmm_bayes.posterior.responsibilities import responsibilities
 
-__all__ = ["ellipses", "plot_components"]
+__all__ = ["draw_mean", "ellipses", "plot_components"]
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ def _draw_pair(ax: Axes, picture: _Picture, panel: GMMFit) -> None:
                 list(fan), colors=style.colour, linewidths=0.5, alpha=0.4, zorder=2, gid="fan"
             ),
         )
-        _draw_mean(ax, k, means[k], ellipses(means[k], scale_tril[k], radius))
+        draw_mean(ax, k, means[k], ellipses(means[k], scale_tril[k], radius))
     limits = extents(panel)
     ax.set_xlim(*limits[0])
     ax.set_ylim(*limits[1])
@@ -205,7 +205,7 @@ def ellipses(means: np.ndarray, scale_tril: np.ndarray, radius: float) -> np.nda
     return means[..., None, :] + circle @ scale_tril.swapaxes(-1, -2)
 
 
-def _draw_mean(ax: Axes, component: int, mean: np.ndarray, outline: np.ndarray) -> None:
+def draw_mean(ax: Axes, component: int, mean: np.ndarray, outline: np.ndarray) -> None:
     """The bold ellipse of a component and its number at the centre."""
     style = component_style(component)
     # The dark rim keeps pale colours visible on white and on rows of their own colour.

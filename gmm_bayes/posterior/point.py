@@ -7,7 +7,7 @@ from gmm_bayes.core.covariance import CovarianceStructure
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.verdict.measures import labels_switched
-from gmm_bayes.posterior.labels.matching import match_to_pivot
+from gmm_bayes.model.matching import match_to_pivot
 
 __all__ = ["numbering", "posterior_mean", "precisions"]
 

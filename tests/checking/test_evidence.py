@@ -15,10 +15,10 @@ from scipy.special import betaln, logsumexp
 import gmm_bayes as gb
 from gmm_bayes._vocabulary import CHAIN, DIAG, DRAW, FULL, POSTERIOR, SPHERICAL
 from gmm_bayes.checking import evidence
-from gmm_bayes.checking.bridge import Bridge
 from gmm_bayes.checking.evidence import log_evidence
 from gmm_bayes.checking.renumbered import renumber
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
+from gmm_bayes.inference.modes.bridge import Bridge
 from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.machine.devices import double_precision
 

@@ -12,6 +12,7 @@ from gmm_bayes._validation import (
     check_choice,
     check_data,
     check_fit_size,
+    check_flag,
     check_integer,
     check_n_components,
     check_nonnegative,
@@ -77,9 +78,9 @@ def fit_em(
     covariance_type : {"full", "tied", "diag", "spherical"}
         How components share covariance parameters, named as in scikit-learn.
     n_init : int, optional
-        Number of starts. None takes 10 of a kind that is named; with "auto" as many as cost a
-        second or two, between 32 and 192, to which regroupings are added. Above 20,000 rows starts
-        are compared on a random 20,000, and the best goes on with all.
+        Number of starts. None takes 10 of a kind that is named; with "auto" 32 for each
+        component and at most 192, fewer where rows are many, to which regroupings are added. Above
+        20,000 rows starts are compared on a random 20,000, and the best goes on with all.
     init : {"auto", "kmeans", "k-means++", "random", "random_from_data"} or MixtureParameters
         Where EM begins. "auto" takes many kinds of start: k-means, random rows and hierarchical
         cuts, in the columns' units, in sphered coordinates and in random projections, run for a few
@@ -143,8 +144,7 @@ def fit_em(
     check_choice(covariance_type, "covariance_type", tuple(COVARIANCE_STRUCTURES))
     check_init(init)
     n_init, max_iter = check_n_init(n_init), _check_iterations(max_iter)
-    if not isinstance(hard, bool):
-        raise TypeError(f"hard must be True or False, got {hard!r}")
+    hard = check_flag(hard, "hard")
     settings = EMSettings(
         check_nonnegative(tol, "tol"), check_nonnegative(reg_covar, "reg_covar"), max_iter, hard
     )

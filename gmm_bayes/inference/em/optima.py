@@ -31,7 +31,8 @@ _SHORT = 15
 # one: of the best maximum, and of the next few.
 _MOST_ROUNDS, _PATIENCE = 30, 6
 _MOVES = (16, 4, 4, 4, 4)
-_MOST_STARTS, _FEWEST_STARTS, _NAMED_STARTS = 192, 32, 10
+# The more components, the more ways to go wrong: starts for each.
+_MOST_STARTS, _FEWEST_STARTS, _NAMED_STARTS, _STARTS_EACH = 192, 32, 10, 32
 # Flops that the short runs may take: a second or two of one core.
 _FLOPS = 4e9
 # Two mixtures are one where the log densities of rows differ by less, root mean square in nats:
@@ -91,8 +92,8 @@ def find_optima(
     init : {"auto", "kmeans", "k-means++", "random", "random_from_data"}
         Kinds of start; "auto" takes many of them, and regroups what they led to.
     n_init : int, optional
-        Starts before any regrouping. None takes 10 of a kind that is named, and otherwise as many
-        as cost a second or two, between 32 and 192.
+        Starts before any regrouping. None takes 10 of a kind that is named, and otherwise 32 for
+        each component, at most 192, or as many as cost a second or two, at least 32.
     seed : int
     row_weights : ndarray, shape (N,), optional
     """
@@ -103,7 +104,7 @@ def find_optima(
         kinds = named_kinds(init, n_init or _NAMED_STARTS)
         return follow_all(guesses(here, k, kinds, seed), kinds, rows, spec, settings)
     affordable = _affordable(len(X), k, X.shape[1])
-    usual = int(np.clip(affordable, _FEWEST_STARTS, _MOST_STARTS))
+    usual = int(np.clip(affordable, _FEWEST_STARTS, min(_MOST_STARTS, _STARTS_EACH * k)))
     # One component has one maximum.
     n_starts = 1 if k == 1 else n_init or usual
     # Where rows are many, a round of regrouping costs as much as all the starts.

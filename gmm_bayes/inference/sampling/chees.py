@@ -152,6 +152,6 @@ class ChEES(Sampler):
         """One start for each superchain, at which its chains begin; they are neighbours."""
         assert self.num_superchains is not None
         size = self.num_chains // self.num_superchains
-        fewer = problem._replace(rngs=problem.rngs[::size])
+        fewer = problem._replace(rngs=problem.rngs[::size], find_others=list)
         plan = adapted_plan(fewer, problem.find_start(), forced=True)
         return plan._replace(starts=np.repeat(plan.starts, size, axis=0))

@@ -41,6 +41,8 @@ class Problem(NamedTuple):
         Chains in one program and programs at once, as the memory allows; None takes the fastest.
     looked_for : dict
         What is known of the search for the start, once it has been found.
+    find_others : callable
+        Other mixtures that chains should start from too, where that costs nothing.
     """
 
     data: Data
@@ -51,6 +53,7 @@ class Problem(NamedTuple):
     recorder: Recorder
     grouping: tuple[int, int] | None = None
     looked_for: Mapping[str, Any] = MappingProxyType({})
+    find_others: Callable[[], list[MixtureParameters]] = list
 
     @property
     def space(self) -> Space:

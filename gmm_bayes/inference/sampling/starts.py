@@ -92,7 +92,9 @@ def plain_plan(
     reason: str,
     facts: dict[str, Any] | None = None,
 ) -> Plan:
-    """Start near a mixture, in the model's own coordinates.
+    """Start near a mixture, in the model's own coordinates; near others too if the problem has any.
+
+    Coordinates are no mode's own here, so chains are dealt among the mixtures.
 
     Parameters
     ----------
@@ -111,12 +113,18 @@ def plain_plan(
         If the density is not finite at several sets of starts.
     """
 
+    mixtures = [mixture, *problem.find_others()]
+    began = [c % len(mixtures) for c in range(len(problem.rngs))]
+    begins_at = dict(zip(map(id, problem.rngs), began, strict=True))
+
     def near(rng: np.random.Generator) -> np.ndarray:
-        return problem.vector(jitter(mixture, problem.spec, problem.n_obs, rng))
+        chosen = mixtures[begins_at[id(rng)]]
+        return problem.vector(jitter(chosen, problem.spec, problem.n_obs, rng))
 
     starts = _starts(problem, near, lambda z: z)
     if starts is not None:
-        known = {"preconditioning": "none", "reason": reason, **(facts or {})}
+        dealt = {"began": began} if len(mixtures) > 1 else {}
+        known = {"preconditioning": "none", "reason": reason, **(facts or {}), **dealt}
         return Plan(identity, starts, False, known, chain_keys(problem.rngs))
     raise InferenceError(
         f"the log density is not finite at {ATTEMPTS} sets of starting points near the EM "

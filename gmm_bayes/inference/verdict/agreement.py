@@ -13,7 +13,13 @@ from scipy.special import ndtri
 from gmm_bayes._vocabulary import MEANS, WEIGHTS
 from gmm_bayes.core.draws import mixture_moments
 
-__all__ = ["Agreement", "agreement", "agreement_of_sets", "label_free_draws"]
+__all__ = [
+    "Agreement",
+    "agreement",
+    "agreement_of_sets",
+    "draws_within_chains",
+    "label_free_draws",
+]
 
 # Numbers that are ranked together: a few megabytes stay in cache.
 _CHUNK = 2**16
@@ -86,6 +92,12 @@ def agreement_of_sets(values: np.ndarray) -> Agreement:
     found = agreement(np.where(usable[:, None, None], by_quantity, np.nan), tails=False)
     rhat, bulk, tail = (one.reshape(n_sets, n_quantities) for one in found)
     return Agreement(rhat.max(axis=1), bulk.min(axis=1), tail.min(axis=1))
+
+
+def draws_within_chains(values: np.ndarray) -> float:
+    """Effective draws of one chain (num_chains, num_samples), whether or not the chains agree."""
+    away = values - values.mean(axis=1, keepdims=True)
+    return float(_ess(away[None])[0]) / len(values)
 
 
 def _judge(values: np.ndarray, tails: bool) -> Agreement:

@@ -17,6 +17,7 @@ from gmm_bayes.inference.verdict.findings import (
     notes,
     rhat_name,
 )
+from gmm_bayes.inference.verdict.looked_for import least_e_bfmi, pieces
 from gmm_bayes.inference.verdict.thresholds import THRESHOLDS, ess_needed
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Diagnosis:
         True when the posterior may be believed: nothing was found that does not depend on how
         components are numbered.
     components_ok : bool
-        True when what is said of single components may be believed too: `ok`, and they kept their
-        places from draw to draw.
+        True when what is said of single components may be believed too: `ok`, they kept their
+        places from draw to draw, and the draws are of one mode.
     problems, advice, notes : tuple of str
         What is wrong, what to do about it, and what is worth knowing without being wrong.
     rhat, ess_bulk, ess_tail : float
@@ -186,11 +187,11 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     }
     found = list(find(fit, numbers))
     # Of draws that are not believed there is nothing to say.
-    leaning = None if found else _leaning(fit, switched=numbers["switched"])
+    leaning = None if found else _leaning(fit, switched=numbers["switched"] or bool(pieces(fit)))
     advice = [advice for _, advice in found] + [ALIGN] * can_be_aligned(fit, numbers)
     return Diagnosis(
         ok=not found,
-        components_ok=not found and not numbers["switched"],
+        components_ok=not found and not numbers["switched"] and not pieces(fit),
         problems=tuple(problem for problem, _ in found),
         advice=tuple(dict.fromkeys(advice)),
         notes=(*notes(fit, numbers), *power_scaling.words(leaning, THRESHOLDS["power_scaling"])),
@@ -236,7 +237,7 @@ def _of_chains(fit: GMMFit) -> dict[str, Any]:
         "num_superchains": groups,
         "e_bfmi": measures.e_bfmi(stats["energy"].values, groups)
         if "energy" in stats
-        else np.full(groups or len(elpd), np.nan),
+        else np.full(groups or len(elpd), least_e_bfmi(fit)),
         "repeated_share": measures.repeated_share(fit.posterior[MEANS], groups),
         "elpd": elpd,
         "worse_chains": worse,
@@ -255,20 +256,20 @@ def _worse_chains(
     """
     log_likelihood = fit.sample_stats["log_likelihood"].transpose(CHAIN, DRAW).values
     elpd = np.full(len(log_likelihood), np.nan)
+    allowed = (THRESHOLDS["worse_chain_sd"], THRESHOLDS["worse_chain_mcse"])
     if groups:
         # Each chain has too few draws for a leave-one-out of its own.
-        return elpd, measures.worse_chains(log_likelihood, THRESHOLDS["worse_chain_sd"], groups)
+        return elpd, measures.worse_chains(log_likelihood, *allowed, groups)
     by_elpd: tuple[int, ...] = ()
     # Chains that agree in what does not depend on labels predict alike.
     if table["rhat"][table["label_free"].astype(bool)].max() > THRESHOLDS["rhat"]:
-        by_row = measures.chain_elpd(fit)
-        by_elpd = measures.worse_by_elpd(
-            by_row, fit.n_obs, THRESHOLDS["worse_chain_elpd"], THRESHOLDS["worse_chain_se"]
-        )
-        if by_row.size:
-            elpd = by_row.mean(axis=1) * fit.n_obs
+        found = measures.chain_elpd(fit)
+        limits = (THRESHOLDS[f"worse_chain_{name}"] for name in ("elpd", "se", "mcse"))
+        by_elpd = measures.worse_by_elpd(found, fit.n_obs, *limits)
+        if found.by_row.size:
+            elpd = found.by_row.mean(axis=1) * fit.n_obs
     rest = np.setdiff1d(np.arange(len(elpd)), by_elpd)
-    lower = measures.worse_chains(log_likelihood[rest], THRESHOLDS["worse_chain_sd"])
+    lower = measures.worse_chains(log_likelihood[rest], *allowed)
     return elpd, tuple(sorted({*by_elpd, *rest[list(lower)].tolist()}))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from gmm_bayes._vocabulary import CHAIN, DRAW
 from gmm_bayes.inference.result.gmm_fit import GMMFit
+from gmm_bayes.inference.verdict.looked_for import few, unseen, what_was_seen
 from gmm_bayes.inference.verdict.thresholds import THRESHOLDS, ess_needed
 
 __all__ = ["ALIGN", "can_be_aligned", "findings", "findings_of_weights", "notes", "rhat_name"]
@@ -22,6 +23,7 @@ def findings(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"{draws} draws a chain are too few to judge", _LONGER
         return
     yield from _disagreements(n)
+    yield from unseen(fit)
     yield from _too_short(fit, n)
     yield from _bad_geometry(fit, n)
 
@@ -42,6 +44,7 @@ def findings_of_weights(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, s
             f"{THRESHOLDS['ess_per_chain']})",
             "Take a larger num_samples. " + sample,
         )
+    yield from unseen(fit)
     yield from _collapse(n)
 
 
@@ -54,12 +57,10 @@ def _disagreements(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
     # A collapsed component has no bound to its likelihood; the other chains are not the worse ones.
     if n["worse_chains"] and not n["collapsed"]:
-        means, elpd = (
-            ", ".join(f"{value:.1f}" for value in n[name]) for name in ("log_likelihood", "elpd")
-        )
+        means, elpd = (few(n[name], ".1f") for name in ("log_likelihood", "elpd"))
         left_out = f"; of rows left out: {elpd}" * bool(np.isfinite(n["elpd"]).all())
         yield (
-            f"chains {list(n['worse_chains'])} sit in a worse mode "
+            f"chains [{few(n['worse_chains'], 'd')}] sit in a worse mode "
             f"(mean log-likelihood by chain: {means}{left_out})",
             "Start from a better solution (n_init, init) or take fewer components; to predict with "
             "these chains, weight them by stack_chains(fit).",
@@ -134,6 +135,7 @@ def notes(fit: GMMFit, n: dict[str, Any]) -> Iterator[str]:
         yield "draws of the normal approximation cannot show a mode other than the one they are at"
     elif fit.posterior.sizes[CHAIN] == 1:
         yield "one chain cannot show a mode that it missed: run several (num_chains)"
+    yield from what_was_seen(fit)
     empty = fit.n_components - n["n_occupied"]
     if empty >= 1:
         yield (

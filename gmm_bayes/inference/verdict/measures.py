@@ -1,17 +1,18 @@
 """The numbers behind a verdict: R-hat and ESS, energy, repeats, modes, switched and collapsed."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
+from scipy.stats import median_abs_deviation
 
 from gmm_bayes._vocabulary import CHAIN, COVARIANCES, DRAW
 from gmm_bayes.core.bhattacharyya import bhattacharyya
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.result.gmm_fit import GMMFit
-from gmm_bayes.inference.verdict.agreement import Agreement, agreement
+from gmm_bayes.inference.verdict.agreement import Agreement, agreement, draws_within_chains
 from gmm_bayes.inference.verdict.label_free import label_free_quantities, log_density_at_some_rows
 
 if TYPE_CHECKING:
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FEWEST_LOO_DRAWS",
+    "ChainElpd",
     "agreement_table",
     "chain_elpd",
     "collapsed_components",
     "cut_trajectories",
     "e_bfmi",
     "labels_switched",
+    "mcse_of_chains",
     "no_agreement",
     "repeated_share",
     "switched_share",
@@ -40,6 +43,10 @@ _STRAY_SHARE = 0.01
 FEWEST_LOO_DRAWS = 25
 # Rows that are left out, times chains: a third of a second's work.
 _MOST_LEFT_OUT = 1024
+# Chains of which most are enough to say how their means differ.
+_MANY_CHAINS = 8
+# Effective draws of a chain that say nothing of its mean: the log-likelihood has a long tail.
+_FEW_EFFECTIVE = 10
 _COLUMNS = ["label_free", "rhat", "ess_bulk", "ess_tail"]
 
 
@@ -169,29 +176,62 @@ def repeated_share(means: xr.DataArray, groups: int | None = None) -> np.ndarray
 
 
 def worse_chains(
-    log_likelihood: np.ndarray, allowed_sd: float, groups: int | None = None
+    log_likelihood: np.ndarray, allowed_sd: float, allowed_mcse: float, groups: int | None = None
 ) -> tuple[int, ...]:
-    """Chains whose mean lies that many sds of the best chain, or superchain, below its mean."""
+    """Chains whose mean lies that many sds of the best chain, or superchain, below its mean.
+
+    And as many Monte Carlo errors of the difference: a mean of few effective draws says little.
+    """
     means = log_likelihood.mean(axis=1)
     together = log_likelihood.reshape(groups or len(means), -1)
     best = together[together.mean(axis=1).argmax()]
     # Below a tenth of a nat two chains say the same whatever their spread.
     allowed = allowed_sd * best.std() + 0.1
+    allowed += allowed_mcse * np.sqrt(2) * mcse_of_chains(log_likelihood)
     if groups:
         # Of n chains one may rightly be where there is but an n-th of the posterior.
         allowed += np.log(len(means))
     return tuple(int(c) for c in np.flatnonzero(means < best.mean() - allowed))
 
 
-def chain_elpd(fit: GMMFit) -> np.ndarray:
-    """Leave-one-out log density of some rows under each chain alone, (num_chains, rows), in nats.
+def mcse_of_chains(values: np.ndarray) -> float:
+    """Monte Carlo standard error of the mean of one of some chains (num_chains, num_samples).
 
-    By PSIS, of at most 256 rows, equally spaced along the first principal component. Empty where
-    draws are too few or not finite.
+    By the autocorrelation within chains. Chains hardly longer than their memory do not show it: of
+    fewer than ten effective draws it is infinite, and of many chains no less than what the means of
+    most of them differ by.
     """
+    means = values.mean(axis=1)
+    few = values.shape[1] < _FEW_EFFECTIVE
+    effective = 0.0 if few else draws_within_chains(values)
+    if effective < _FEW_EFFECTIVE:
+        return np.inf
+    within = float((values - means[:, None]).std() / np.sqrt(effective))
+    if len(means) < _MANY_CHAINS:
+        return within
+    return max(within, float(median_abs_deviation(means, scale="normal")))
+
+
+class ChainElpd(NamedTuple):
+    """Leave-one-out log densities of some rows under each chain alone, in nats.
+
+    Attributes
+    ----------
+    by_row : ndarray, shape (num_chains, rows)
+        Empty where draws are too few or not finite.
+    mcse : float
+        Monte Carlo standard error of the mean over rows, of one chain.
+    """
+
+    by_row: np.ndarray
+    mcse: float = 0.0
+
+
+def chain_elpd(fit: GMMFit) -> ChainElpd:
+    """By PSIS, of at most 256 rows, equally spaced along the first principal component."""
     sizes = fit.posterior.sizes
     n_chains, n_draws = sizes[CHAIN], sizes[DRAW]
-    nothing = np.empty((n_chains, 0))
+    nothing = ChainElpd(np.empty((n_chains, 0)))
     if n_draws < FEWEST_LOO_DRAWS:
         return nothing
     log_density = log_density_at_some_rows(fit, max(32, _MOST_LEFT_OUT // n_chains))
@@ -199,22 +239,31 @@ def chain_elpd(fit: GMMFit) -> np.ndarray:
         return nothing
     lines = log_density.reshape(n_chains, n_draws, -1).swapaxes(1, 2)
     smoothed, _ = arviz_bridge.smooth_log_weights(-lines.reshape(-1, n_draws))
-    return logsumexp(smoothed.reshape(lines.shape) + lines, axis=2)
+    smoothed = smoothed.reshape(lines.shape)
+    by_row = logsumexp(smoothed + lines, axis=2)
+    # What each draw adds to a ratio of two averages, to first order.
+    adds = np.exp(smoothed + lines - by_row[..., None]) - np.exp(smoothed)
+    by_draw = by_row.mean(axis=1)[:, None] + n_draws * adds.mean(axis=1)
+    return ChainElpd(by_row, mcse_of_chains(by_draw))
 
 
 def worse_by_elpd(
-    elpd: np.ndarray, n_obs: int, allowed_nats: float, allowed_se: float
+    elpd: ChainElpd, n_obs: int, allowed_nats: float, allowed_se: float, allowed_mcse: float
 ) -> tuple[int, ...]:
-    """Chains that predict left-out rows (C, rows) clearly worse than the chain that does it best.
+    """Chains that predict left-out rows clearly worse than the chain that does it best.
 
-    Clearly: by so many nats over all `n_obs` rows, and so many standard errors of the difference.
+    Clearly: by so many nats over all `n_obs` rows, by so many standard errors of the difference,
+    which rows have, and by so many Monte Carlo errors of it, which draws have.
     """
-    if not elpd.size:
+    by_row = elpd.by_row
+    if not by_row.size:
         return ()
-    behind = elpd[elpd.sum(axis=1).argmax()] - elpd
+    behind = by_row[by_row.sum(axis=1).argmax()] - by_row
     total = behind.mean(axis=1) * n_obs
-    error = behind.std(axis=1) / np.sqrt(elpd.shape[1]) * n_obs
-    return tuple(np.flatnonzero((total > allowed_nats) & (total > allowed_se * error)).tolist())
+    error = behind.std(axis=1) / np.sqrt(by_row.shape[1]) * n_obs
+    noise = np.sqrt(2) * elpd.mcse * n_obs
+    clear = (total > allowed_nats) & (total > allowed_se * error) & (total > allowed_mcse * noise)
+    return tuple(np.flatnonzero(clear).tolist())
 
 
 def collapsed_components(fit: GMMFit, smallest_scale: float) -> tuple[int, ...]:

@@ -8,8 +8,8 @@ __all__ = ["THRESHOLDS", "ess_needed"]
 # localization: R-hat below 1.01 and an ESS of 100 per chain. Betancourt (2016), Diagnosing
 # suboptimal cotangent disintegrations: an E-BFMI below 0.3 is suspicious. The others are ours: a
 # chain is in another mode when its mean log-likelihood lies three sds of the best chain below that
-# chain's; NUTS hardly ever returns the point it started from; and a component a ten-thousandth as
-# wide as its column has collapsed.
+# chain's, and four Monte Carlo errors of the difference; NUTS hardly ever returns the point it
+# started from; and a component a ten-thousandth as wide as its column has collapsed.
 # Many short chains: Vehtari et al. ask for an ESS of 400 in all, which was 100 of each of their
 # four chains; 100 of each of a thousand may be more than there are draws. Nested R-hat (Margossian
 # et al. 2024) has the threshold of R-hat. Where chains have forgotten their starts it is about
@@ -21,6 +21,9 @@ __all__ = ["THRESHOLDS", "ess_needed"]
 # where the posterior is at least half as sensitive to it as to the likelihood.
 # Sivula, Magnusson, Matamoros, Vehtari (2020), Uncertainty in Bayesian leave-one-out cross-
 # validation based model comparison: below four nats a difference is small, its error not known.
+# Ours: a mode that carries less than a thousandth is left alone, or than a hundredth where chains
+# begun in several came to the same ones, which they did if R-hat of all is below 1.02; and what a
+# mode is worth is known where its share has a standard error of at most 0.05.
 THRESHOLDS: Final = {
     "rhat": 1.01,
     "ess_per_chain": 100,
@@ -29,12 +32,17 @@ THRESHOLDS: Final = {
     "worse_chain_sd": 3.0,
     "worse_chain_elpd": 4.0,
     "worse_chain_se": 3.0,
+    "worse_chain_mcse": 4.0,
     "repeated_share": 0.1,
     "collapsed_scale": 1e-4,
     "min_draws": 8,
     "pareto_k": 0.7,
     "power_scaling": 0.05,
     "prior_share": 0.5,
+    "mode_share": 1e-3,
+    "small_mode_share": 1e-2,
+    "mode_rhat": 1.02,
+    "mode_share_error": 0.05,
 }
 
 

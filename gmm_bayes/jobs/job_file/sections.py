@@ -259,11 +259,14 @@ class InitSection(Section):
         How the EM starts are made; "auto" makes many kinds of them.
     n_init : int, optional
         Number of EM starts; the chains begin near the best solution. Without it, 10 of a kind that
-        is named, and otherwise as many as cost a second or two.
+        is named, and otherwise 32 for each component, at most 192.
+    survey : bool, default true
+        Look for the modes of the posterior, and let chains begin in each that matters.
     """
 
     method: InitMethod = "auto"
     n_init: int | None = Field(default=None, ge=1)
+    survey: bool = True
 
 
 class RuntimeSection(Section):

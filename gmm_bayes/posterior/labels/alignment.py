@@ -23,8 +23,8 @@ from gmm_bayes.inference.result import netcdf
 from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
 from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.verdict.diagnosis import record_verdict
+from gmm_bayes.model.matching import permuted
 from gmm_bayes.posterior.labels.identifiability import quality
-from gmm_bayes.posterior.labels.matching import permuted
 from gmm_bayes.posterior.labels.relabelling import RULES
 
 __all__ = ["align_labels", "unaligned"]

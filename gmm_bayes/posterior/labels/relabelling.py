@@ -15,7 +15,7 @@ from gmm_bayes.core import mixture
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.machine import row_blocks
 from gmm_bayes.machine.devices import cpu_cores, double_precision
-from gmm_bayes.posterior.labels.matching import match_costs, matched, permuted
+from gmm_bayes.model.matching import match_costs, matched, permuted
 from gmm_bayes.posterior.streaming import mean_over_draws
 
 __all__ = ["RULES", "LabelCosts"]

@@ -115,6 +115,7 @@ def test_all_kinds_of_start_were_seen(fits):
     assert fits["near"].run["num_warmup"] == 1000
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::gmm_bayes.errors.GMMBayesWarning")
 def test_another_structure(tables):
     many = gb.fit_many([tables["near"], tables["far"]], 2, covariance_type="diag", sampler=SAMPLER)

@@ -83,9 +83,10 @@ def test_the_comparison_can_fail(both):
         assert_same_posterior(ours, wider)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "covariance_type",
-    [pytest.param("tied", marks=pytest.mark.slow), "diag"],
+    ["tied", "diag"],
 )
 def test_the_other_structures(faithful, covariance_type):
     sampler = gb.NUTS(num_warmup=500, num_samples=1000)

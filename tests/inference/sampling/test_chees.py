@@ -229,14 +229,14 @@ def test_short_chains_are_not_taken_for_worse_ones(many_fit):
     """Means of eight draws scatter; the sd is that of a superchain."""
     values = many_fit.sample_stats["log_likelihood"].values
     for first in range(0, 96, 8):
-        assert measures.worse_chains(values[:, first : first + 8], 3.0, 4) == ()
+        assert measures.worse_chains(values[:, first : first + 8], 3.0, 4.0, 4) == ()
     # One of 32 may rightly be where there is a 32nd of the posterior.
     superchains = values.reshape(4, -1)
     best = superchains[superchains.mean(axis=1).argmax()]
     rare = values.copy()
     rare[5] += best.mean() - 3 * best.std() - np.log(32) - rare[5].mean()
-    assert measures.worse_chains(rare, 3.0, 4) == ()
-    assert measures.worse_chains(rare, 3.0) == (5,)
+    assert measures.worse_chains(rare, 3.0, 0.0, 4) == ()
+    assert measures.worse_chains(rare, 3.0, 0.0) == (5,)
 
 
 def test_the_picture_is_of_superchains(many_fit):

@@ -54,8 +54,8 @@ def spiked():
 def test_leave_one_out_of_each_chain_is_that_of_stack_chains(spiked):
     fit, _ = spiked
     ours = measures.chain_elpd(fit)
-    assert ours.shape == (3, N_OBS)
-    np.testing.assert_allclose(ours.sum(axis=1), gb.stack_chains(fit).elpd_chains, rtol=1e-9)
+    assert ours.by_row.shape == (3, N_OBS)
+    np.testing.assert_allclose(ours.by_row.sum(axis=1), gb.stack_chains(fit).elpd_chains, rtol=1e-9)
 
 
 def test_a_chain_that_follows_single_rows_is_found(spiked):
@@ -64,7 +64,7 @@ def test_a_chain_that_follows_single_rows_is_found(spiked):
     found = gb.diagnose(fit)
     assert found.log_likelihood.argmax() == 1
     totals = log_density.sum(axis=-1)
-    assert 1 not in measures.worse_chains(totals, THRESHOLDS["worse_chain_sd"])
+    assert 1 not in measures.worse_chains(totals, THRESHOLDS["worse_chain_sd"], 0.0)
     assert found.worse_chains == (1,)
     assert found.elpd[1] < found.elpd[[0, 2]].min() - THRESHOLDS["worse_chain_elpd"]
     (said,) = (p for p in found.problems if "sit in a worse mode" in p)
@@ -85,14 +85,20 @@ def test_small_differences_and_uncertain_ones_are_forgiven():
     best = rng.standard_normal(200)
     chains = np.stack([best, best - 0.01, best - 0.05, best - 0.05 + rng.standard_normal(200)])
     # 2 nats, surely; 10 nats, surely; 10 nats, give or take 14.
-    assert measures.worse_by_elpd(chains, 200, 4.0, 3.0) == (2,)
+    exact = measures.ChainElpd(chains)
+    assert measures.worse_by_elpd(exact, 200, 4.0, 3.0, 4.0) == (2,)
     # The same rows may stand for ten times as many.
-    assert measures.worse_by_elpd(chains, 2000, 4.0, 3.0) == (1, 2)
-    assert measures.worse_by_elpd(np.empty((3, 0)), 200, 4.0, 3.0) == ()
+    assert measures.worse_by_elpd(exact, 2000, 4.0, 3.0, 4.0) == (1, 2)
+    # 10 nats, give or take 2.8 for want of draws.
+    few_draws = measures.ChainElpd(chains, 0.01)
+    assert measures.worse_by_elpd(few_draws, 200, 4.0, 3.0, 4.0) == ()
+    assert measures.worse_by_elpd(few_draws, 200, 4.0, 3.0, 3.0) == (2,)
+    nothing = measures.ChainElpd(np.empty((3, 0)))
+    assert measures.worse_by_elpd(nothing, 200, 4.0, 3.0, 4.0) == ()
 
 
 def test_where_it_cannot_be_said(spiked):
     fit, _ = spiked
     few = gb.GMMFit(fit.datatree.isel(draw=slice(measures.FEWEST_LOO_DRAWS - 1)))
-    assert measures.chain_elpd(few).shape == (3, 0)
-    assert measures.chain_elpd(fit.with_group("posterior", fit.posterior * np.nan)).size == 0
+    assert measures.chain_elpd(few).by_row.shape == (3, 0)
+    assert measures.chain_elpd(fit.with_group("posterior", fit.posterior * np.nan)).by_row.size == 0

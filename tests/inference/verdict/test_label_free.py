@@ -145,7 +145,9 @@ def test_switched_labels_leave_the_posterior_believed_and_alignment_the_componen
     assert found.rhat < 1.01
     aligned = gb.align_labels(mixed)
     after = gb.diagnose(aligned)
-    assert (after.ok, after.components_ok, after.switched, after.notes) == (True, True, False, ())
+    assert (after.ok, after.components_ok, after.switched) == (True, True, False)
+    # Draws that were made up have no survey.
+    assert after.notes == ("other modes were not looked for",)
     assert after.rhat == max(after.table["rhat"]) < 1.01
     assert "believe it?: yes\n" in repr(aligned)
 

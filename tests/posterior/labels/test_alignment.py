@@ -10,9 +10,9 @@ from made_up import CHAINS, far_apart, made_up_fit, shuffled
 import gmm_bayes as gb
 from gmm_bayes.errors import FileFormatError, LabelSwitchingError
 from gmm_bayes.inference.verdict.measures import labels_switched
+from gmm_bayes.model.matching import matched
 from gmm_bayes.posterior.labels.alignment import unaligned
 from gmm_bayes.posterior.labels.identifiability import exchange_gaps
-from gmm_bayes.posterior.labels.matching import matched
 from gmm_bayes.posterior.labels.relabelling import RULES
 
 METHODS = tuple(RULES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.posterior.labels.matching import match_to_pivot, permuted
+from gmm_bayes.model.matching import match_to_pivot, permuted
 
 K, D = 4, 2
 

@@ -6,6 +6,7 @@ the manifest is written once: draws in one file for every save of a group of cha
 more of them is held in memory than one save's.
 """
 
+import copy
 import itertools
 import json
 import threading
@@ -77,7 +78,18 @@ class DiskRecorder:
         self.earlier_seconds = float(manifest.get("seconds", 0.0))
         self.n_resumed = int(manifest.get("resumed", 0))
         self.warned = False
+        self.prefix = ""
         self._start: MixtureParameters | None = None
+
+    def branch(self, name: str) -> "DiskRecorder":
+        """As `Recorder` says: in the same directory and manifest, under names of its own."""
+        other = copy.copy(self)
+        other.prefix, other._start = f"{self.prefix}{name}-", None
+        return other
+
+    @property
+    def _plan_name(self) -> str:
+        return f"{self.prefix}{_PLAN}"
 
     def create(self, inputs: Arrays, data: str, config: Mapping[str, Any], device: str) -> None:
         """Write what a new run was given.
@@ -123,27 +135,27 @@ class DiskRecorder:
 
     def start(self, find: Callable[[], MixtureParameters]) -> MixtureParameters:
         """As `Recorder` says."""
-        if _PLAN in self.manifest["files"]:
-            arrays = self.arrays(_PLAN)
+        if self._plan_name in self.manifest["files"]:
+            arrays = self.arrays(self._plan_name)
             return MixtureParameters(*(arrays[f"start.{n}"] for n in MixtureParameters._fields))
         self._start = find()
         return self._start
 
     def plan(self, find: Callable[[], Plan]) -> Plan:
         """As `Recorder` says."""
-        if _PLAN in self.manifest["files"]:
-            return Plan.from_arrays(self.arrays(_PLAN))
+        if self._plan_name in self.manifest["files"]:
+            return Plan.from_arrays(self.arrays(self._plan_name))
         plan = find()
         assert self._start is not None
         start = {f"start.{name}": np.asarray(a) for name, a in self._start._asdict().items()}
         with self.lock, self.going_on():
-            self.write(_PLAN, files.to_npz({**plan.to_arrays(), **start}))
+            self.write(self._plan_name, files.to_npz({**plan.to_arrays(), **start}))
             self.commit()
         return plan
 
     def fixed(self, name: str, usual: int) -> int:
         """As `Recorder` says."""
-        return int(self.manifest["fixed"].setdefault(name, usual))
+        return int(self.manifest["fixed"].setdefault(f"{self.prefix}{name}", usual))
 
     def group(self, first: int) -> "DiskGroup":
         """As `Recorder` says."""
@@ -170,7 +182,9 @@ class DiskRecorder:
         try:
             yield
         except OSError as error:
-            self.manifest = json.loads(before)
+            # In place: branches share it.
+            self.manifest.clear()
+            self.manifest.update(json.loads(before))
             if not self.warned:
                 self.warned = True
                 warnings.warn(
@@ -190,7 +204,7 @@ class DiskGroup:
     """The chains of one group, on disk: a `GroupRecord`."""
 
     def __init__(self, recorder: DiskRecorder, first: int) -> None:
-        self._recorder, self._first = recorder, first
+        self._recorder, self._name = recorder, f"{recorder.prefix}{first}"
         self._pending: dict[str, list[np.ndarray]] = {}
         self._state: Any = None
         self._divergences = self._entry["divergences"]
@@ -199,7 +213,7 @@ class DiskGroup:
     @property
     def _entry(self) -> dict[str, Any]:
         empty: dict[str, Any] = {"done": 0, "divergences": 0, "state": None, "draws": []}
-        return self._recorder.manifest["groups"].get(str(self._first), empty)
+        return self._recorder.manifest["groups"].get(self._name, empty)
 
     @property
     def done(self) -> int:
@@ -236,11 +250,11 @@ class DiskGroup:
         self._request = _last_request
         recorder, old = self._recorder, self._entry
         with recorder.lock, recorder.going_on():
-            state_name = f"state-{self._first}-{done}.npz"
-            draws_name = f"draws-{self._first}-{old['done']}.nc"
+            state_name = f"state-{self._name}-{done}.npz"
+            draws_name = f"draws-{self._name}-{old['done']}.nc"
             recorder.write(draws_name, files.to_netcdf(self._joined()))
             recorder.write(state_name, files.to_npz(pack_state(state)))
-            recorder.manifest["groups"][str(self._first)] = {
+            recorder.manifest["groups"][self._name] = {
                 "done": done,
                 "divergences": self._divergences + n_divergences,
                 "state": state_name,

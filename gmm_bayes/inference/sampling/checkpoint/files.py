@@ -36,10 +36,12 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 2**26
-_OURS = re.compile(
-    r"(inputs|plan)\.npz|state-\d+-\d+\.npz|draws-\d+-\d+\.nc|"
-    r"\.(manifest\.json|inputs\.npz|plan\.npz|state-\d+-\d+\.npz|draws-\d+-\d+\.nc)\..*\.tmp"
+# Of chains that began in another mode, under its number.
+_RUN_FILES = (
+    r"(?:(?:mode\d+-)?plan\.npz|state-(?:mode\d+-)?\d+-\d+\.npz|draws-(?:mode\d+-)?\d+-\d+\.nc"
+    r"|inputs\.npz)"
 )
+_OURS = re.compile(rf"{_RUN_FILES}|\.(?:manifest\.json|{_RUN_FILES})\..*\.tmp")
 
 Arrays = dict[str, np.ndarray]
 

@@ -80,6 +80,10 @@ class Recorder(Protocol):
         """What is kept of the group whose first chain is that one."""
         ...
 
+    def branch(self, name: str) -> "Recorder":
+        """What is kept of other chains of the same run, with a start and a plan of their own."""
+        ...
+
 
 class MemoryGroup:
     """The chains of one group, in memory: a `GroupRecord`."""
@@ -170,6 +174,10 @@ class MemoryRecorder:
             return MemoryGroup()
         chains = slice(first, first + self._fixed["group_size"])
         return MemoryGroup({k: v[chains] for k, v in self._state.items()}, self._done)
+
+    def branch(self, name: str) -> "MemoryRecorder":
+        """As `Recorder` says."""
+        return MemoryRecorder()
 
 
 def pack_state(state: Any) -> Arrays:

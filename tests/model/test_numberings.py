@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 from scipy.special import logsumexp
 
-from gmm_bayes.checking.numberings import log_permanent, log_prior_ratios, numbering_weights
 from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.model.numberings import log_permanent, log_prior_ratios, numbering_weights
 from gmm_bayes.model.priors import Priors
 
 

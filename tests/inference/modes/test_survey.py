@@ -13,7 +13,7 @@ import gmm_bayes as gb
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.errors import GMMBayesWarning
 from gmm_bayes.inference.em.starts import em_start
-from gmm_bayes.inference.modes import facts, find_modes
+from gmm_bayes.inference.modes.survey import facts, find_modes
 from gmm_bayes.inference.potential import (
     Data,
     ModelSpec,
@@ -146,8 +146,19 @@ def test_who_says_where_to_start_is_not_surveyed(faithful, faithful_fit):
     assert only["n_starts"] > 100
 
 
+def test_a_survey_can_be_turned_off(faithful, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GMMBayesWarning)
+        fit = gb.fit(two_groups(), 2, sampler=SHORT, survey=False, checkpoint=tmp_path / "run")
+        assert "survey" not in gb.resume(tmp_path / "run", survey=False).run
+    assert "survey" not in fit.run
+    assert "other modes were not looked for" in gb.diagnose(fit).notes
+    with pytest.raises(ValueError, match=r"or not to look \(survey=False\)"):
+        gb.modes(fit)
+
+
 def test_no_mode_at_all_is_told():
-    assert facts([], 7, np.zeros((3, 1))) == {"n_starts": 7, "modes": []}
+    assert facts([], 7, np.zeros((3, 1)), None) == {"n_starts": 7, "modes": []}
 
 
 def test_a_run_that_goes_on_keeps_what_was_looked_for(tmp_path):

@@ -1,6 +1,6 @@
 """The posterior's modes: where maxima of the likelihood lead, and the mass of each."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,14 +11,11 @@ from gmm_bayes.inference.em.optima import Optima, distinct, looked_at
 from gmm_bayes.inference.em.starts import match_to_prior
 from gmm_bayes.inference.em.steps import VARIANCE_FLOOR, is_singular
 from gmm_bayes.inference.potential import Data, ModelSpec, mixture_at, site_values, space
-from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
+from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.sampling.mode import approximation_at, descend, value_and_gradient
 from gmm_bayes.model.priors import PriorArrays
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["SURVEY", "Mode", "facts", "find_modes", "modes"]
+__all__ = ["Mode", "are_worth_chains", "facts", "find_modes", "mixtures_of"]
 
 # Maxima of the likelihood that are followed to a mode: those whose own density is highest.
 _MOST_FOLLOWED = 10
@@ -28,10 +25,12 @@ _MOST_FOLLOWED = 10
 _HOPELESS, _FAR_BELOW = 100.0, 30.0
 # Two modes are one where the log densities of rows differ by less, root mean square in nats.
 _SAME = 0.05
-
-
-# The entry of `fit.run` in which a survey is recorded.
-SURVEY = "survey"
+# Nats below the mode of most mass at which one is worth chains of its own: a thousandth, with room
+# for what Laplace's method is out by.
+_WORTH_CHAINS = 9.0
+# The same where chains went from mode to mode: a hundredth.
+_WORTH_A_LOOK = 4.6
+_MIXTURE = "mixture"
 
 
 class Mode(NamedTuple):
@@ -54,67 +53,6 @@ class Mode(NamedTuple):
     log_density: float
     log_mass: float
     kinds: list[str]
-
-
-def modes(fit: GMMFit) -> "pd.DataFrame":
-    """The modes of the posterior that were found before the chains began, in the first of them.
-
-    Parameters
-    ----------
-    fit : GMMFit
-        Whose `init` was not a mixture of its own.
-
-    Returns
-    -------
-    pandas.DataFrame, shape (n_modes, 6)
-        One line a mode, that of most mass first: `log_density` at the mode and `log_mass`, both in
-        nats beside those of the first, `share` of the posterior, `n_starts` of EM that led there,
-        `distance`, the mean absolute difference of the probabilities that two rows belong together
-        from those of the first, and `weights`. Renumbered components are the same mode.
-        `fit.run["survey"]` has the number of starts in all.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `fit` is not a GMMFit, or its modes were not looked for.
-
-    Notes
-    -----
-    The mass is that of the normal distribution of the mode's height and curvature (Laplace's
-    method [1]_): a guide, not an estimate with an error. It is not a number where there is no such
-    curvature, as where a component narrows on equal values without end; such a mode has no share.
-    The maxima of the likelihood from which the search goes on are those of `fit_em`; at most ten of
-    them are followed.
-
-    References
-    ----------
-    .. [1] L. Tierney, J. B. Kadane (1986). Accurate approximations for posterior moments and
-       marginal densities. JASA 81.
-
-    Examples
-    --------
-    >>> import gmm_bayes as gb
-    >>> fit = gb.fit(gb.datasets.load_crabs(), 2, sampler=gb.Laplace(), seed=1)
-    >>> gb.modes(fit)[["log_mass", "distance"]].round(1).head(2)
-       log_mass  distance
-    0       0.0       0.0
-    1      -8.8       0.5
-    """
-    import pandas as pd
-
-    check_fit(fit)
-    if SURVEY not in fit.run:
-        raise ValueError(
-            "modes must have a fit whose modes were looked for, got one that was told where to "
-            "start (init), or one by fit_many; fit with init='auto'"
-        )
-    table = pd.DataFrame(
-        fit.run[SURVEY]["modes"],
-        columns=["log_density", "log_mass", "n_starts", "distance", "weights"],
-    ).astype({"log_density": float, "log_mass": float})
-    mass = np.exp(table["log_mass"].fillna(-np.inf))
-    table.insert(2, "share", mass / mass.sum())
-    return table
 
 
 def find_modes(
@@ -178,30 +116,53 @@ def _distinct(found: list[Mode], rows: np.ndarray) -> list[Mode]:
     ]
 
 
-def facts(found: list[Mode], n_starts: int, X: np.ndarray) -> dict[str, Any]:
+def facts(
+    found: list[Mode], n_starts: int, X: np.ndarray, units: Standardization
+) -> dict[str, Any]:
     """What is recorded of a survey, in numbers and words.
 
     `distance` is the mean absolute difference of the probabilities that two rows belong together
-    from those of the first mode.
+    from those of the first mode, `mixture` is in the user's units.
     """
     rows = looked_at(X)
     together = [_coassignment(rows, mode.mixture) for mode in found]
+    behind = [mode.log_mass - found[0].log_mass for mode in found]
     return {
         "n_starts": n_starts,
         "modes": [
             {
                 "log_density": mode.log_density - found[0].log_density,
-                "log_mass": mode.log_mass - found[0].log_mass
-                if np.isfinite(mode.log_mass)
-                else None,
+                "log_mass": mass if np.isfinite(mass) else None,
                 "n_starts": len(mode.kinds),
                 "kinds": sorted(set(mode.kinds)),
                 "weights": np.round(mode.mixture.weights, 4).tolist(),
                 "distance": float(abs(own - together[0]).mean()),
+                _MIXTURE: _plain(mode.mixture, units),
             }
-            for mode, own in zip(found, together, strict=True)
+            for mode, own, mass in zip(found, together, behind, strict=True)
         ],
     }
+
+
+def are_worth_chains(survey: dict[str, Any], *, connected: bool = False) -> np.ndarray:
+    """Whether each mode of a record may carry enough for chains to begin in it, shape (n_modes,).
+
+    Where chains have been seen to go from mode to mode, those that carry little need none.
+    """
+    mass = [-np.inf if one["log_mass"] is None else one["log_mass"] for one in survey["modes"]]
+    return np.array(mass) > -(_WORTH_A_LOOK if connected else _WORTH_CHAINS)
+
+
+def mixtures_of(survey: dict[str, Any], units: Standardization) -> list[MixtureParameters]:
+    """The modes of a record, in standard units."""
+    told = [mode[_MIXTURE] for mode in survey.get("modes", ()) if _MIXTURE in mode]
+    found = [MixtureParameters(**{k: np.array(v) for k, v in one.items()}) for one in told]
+    return [units.apply_to_parameters(one) for one in found]
+
+
+def _plain(mixture: MixtureParameters, units: Standardization) -> dict[str, Any]:
+    restored = units.restore_parameters(mixture)
+    return {name: np.asarray(array).tolist() for name, array in restored._asdict().items()}
 
 
 def _coassignment(rows: np.ndarray, mixture: MixtureParameters) -> np.ndarray:

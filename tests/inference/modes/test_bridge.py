@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gmm_bayes.checking.bridge import Normal, bridge
 from gmm_bayes.errors import InferenceError
+from gmm_bayes.inference.modes.bridge import Normal, bridge
 
 LOG_Z = 7.5
 

@@ -1,0 +1,1 @@
+"""The posterior's modes: looked for, gone to, and weighed."""

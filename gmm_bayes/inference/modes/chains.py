@@ -1,0 +1,224 @@
+"""Chains in every mode worth having; where they do not cross, each mode's draws by its mass.
+
+Chains that begin in one mode of a mixture's posterior seldom leave it. So chains are made to begin
+in each that is worth having, unless others came to it by themselves. Chains that came to the same
+modes are in one piece of the posterior. The mass of each piece is the integral of the density over
+the mixtures that are nearer to its modes than to another's, by bridge sampling, and draws are
+picked from the pieces by their masses.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gmm_bayes._vocabulary import SURVEY, WEIGHTS
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.modes.bridge import Bridge
+from gmm_bayes.inference.modes.draws import mixed, mixtures_of_draws, so_many, stacked
+from gmm_bayes.inference.modes.mass import mass_of
+from gmm_bayes.inference.modes.nearest import Chain, Nearest, came_to, meet, pieces_of
+from gmm_bayes.inference.modes.survey import are_worth_chains
+from gmm_bayes.inference.rows.placement import agree
+from gmm_bayes.inference.sampling.checkpoint.recorder import Recorder
+from gmm_bayes.inference.sampling.problem import Draws, Problem
+from gmm_bayes.inference.sampling.sampler import Sampler
+from gmm_bayes.model.priors import PriorArrays
+
+__all__ = ["draw_from_modes"]
+
+Judge = Callable[[dict[str, Any], np.ndarray, dict[str, Any], int | None], dict[str, float | None]]
+
+# Runs of the sampler, at most, and those of them that look for modes.
+_MOST_RUNS, _MOST_LOOKING = 10, 6
+# Modes from which chains came to one piece that say that chains go from mode to mode.
+_FEW_MODES = 3
+# Share of the posterior below which a piece is told of, and its draws are left out.
+_LEAST_SHARE = 1e-3
+
+
+def draw_from_modes(
+    sampler: Sampler,
+    problem: Problem,
+    first: Draws,
+    modes: list[MixtureParameters],
+    X: np.ndarray,
+    prior: PriorArrays,
+    seeds: list[np.random.SeedSequence],
+    judge: Judge,
+    *,
+    progress: bool = False,
+) -> Draws:
+    """Draw from every mode worth having.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        Of chains.
+    problem : Problem
+    first : Draws
+        Of chains that began in the first mode, or in those that the facts of the run say (`began`).
+    modes : list of MixtureParameters
+        In standard units, that of most mass first.
+    X : ndarray, shape (rows, D)
+        Rows by which mixtures are compared, in standard units.
+    prior : PriorArrays
+        In standard units.
+    seeds : list of numpy.random.SeedSequence
+        Of each chain.
+    judge : callable
+        Says how the chains of a piece agree: R-hat and E-BFMI from sites, covariances, statistics
+        and the number of superchains.
+    progress : bool
+
+    Returns
+    -------
+    Draws
+        Those that were given, where all chains are in one piece; otherwise as many, each piece of
+        the posterior with its share. The facts of the survey have `chains`, an entry for each
+        piece, that of most mass first: the modes where its chains `began` and those they
+        `came_to`, its `share` of the posterior, the standard `error` of its log mass, `rhat` of its
+        chains, and the least `e_bfmi`; None for what is not known, or of a single run's chains in
+        one piece.
+    """
+    near = Nearest.of(modes, X)
+    survey = first.facts[SURVEY]
+    runs = [first]
+    chains = near.chains(problem, first, first.facts.get("began", [0] * sampler.num_chains))
+
+    def run_from(mode: int) -> None:
+        recorder = problem.recorder.branch(f"mode{len(runs)}")
+        there = _begun_in(modes[mode], problem, recorder, seeds, len(runs))
+        runs.append(sampler.run(there, progress=progress))
+        chains.extend(near.chains(problem, runs[-1], [mode] * sampler.num_chains))
+
+    agreement_of = partial(_judged, problem, sampler, judge)
+
+    while len(runs) < _MOST_LOOKING:
+        begun = sorted({chain.began for chain in chains})
+        connected = len(begun) >= _FEW_MODES and len(pieces_of(chains)) == 1
+        seen = came_to(chains) | ~are_worth_chains(survey, connected=connected)
+        seen[begun] = True
+        # Of several processes all go where the first does.
+        mode = int(agree(np.asarray(-1 if seen.all() else seen.argmin()), problem.mesh))
+        if mode < 0:
+            break
+        run_from(mode)
+    pieces = pieces_of(chains)
+    if len(pieces) == 1:
+        # Of a single run the verdict will see all chains.
+        whole = _facts(pieces[0], _WHOLE, 1.0, agreement_of if len(runs) > 1 else _unjudged)
+        return _with(first, runs, {**survey, "chains": [whole]})
+    rng = np.random.default_rng(np.random.SeedSequence(seeds[0].entropy, spawn_key=(0, 0, 0)))
+    masses, share = _weighed(problem, prior, pieces, near, rng)
+    # What a piece is said to be is as well known as if it were the whole.
+    for heavy in np.flatnonzero(share >= _LEAST_SHARE):
+        piece = pieces[heavy]
+        while len(piece) < sampler.num_chains and len(runs) < _MOST_RUNS:
+            before = len(chains)
+            run_from(int(agree(came_to(piece).argmax(), problem.mesh)))
+            more = [chain for chain in chains[before:] if meet(chain, piece)]
+            if not more:
+                break
+            piece += more
+    masses, share = _weighed(problem, prior, pieces, near, rng)
+    order = np.argsort(-share, kind="stable")
+    told = [_facts(pieces[i], masses[i], float(share[i]), agreement_of) for i in order]
+    kept = [i for i in order if share[i] >= _LEAST_SHARE]
+    parts = [so_many([chain.draws for chain in pieces[i]], sampler.num_chains) for i in kept]
+    picked = mixed(parts, share[kept], rng)
+    # Chains that were put together cannot go on.
+    return _with(first._replace(**picked, state={}), runs, {**survey, "chains": told})
+
+
+# A posterior in one piece.
+_WHOLE = Bridge(0.0, 0.0, 0, np.inf, True)
+
+
+def _with(draws: Draws, runs: list[Draws], survey: dict[str, Any]) -> Draws:
+    """Draws with what was found of the modes, and what all runs cost."""
+    names = {name for run in runs for name in run.seconds}
+    seconds = {name: sum(run.seconds.get(name, 0.0) for run in runs) for name in names}
+    if "earlier" in draws.seconds:
+        seconds["earlier"] = draws.seconds["earlier"]
+    cost = {"n_gradients": sum(run.facts["n_gradients"] for run in runs)}
+    return draws._replace(facts={**draws.facts, **cost, SURVEY: survey}, seconds=seconds)
+
+
+def _begun_in(
+    mixture: MixtureParameters,
+    problem: Problem,
+    recorder: Recorder,
+    seeds: list[np.random.SeedSequence],
+    number: int,
+) -> Problem:
+    """The problem of chains that begin in one mode, with random numbers of their own."""
+    rngs = [
+        np.random.default_rng(np.random.SeedSequence(s.entropy, spawn_key=(*s.spawn_key, number)))
+        for s in seeds
+    ]
+
+    def start() -> MixtureParameters:
+        return recorder.start(lambda: MixtureParameters(*agree(mixture, problem.mesh)))
+
+    return problem._replace(
+        find_start=start, find_others=list, rngs=rngs, recorder=recorder, looked_for={}
+    )
+
+
+def _weighed(
+    problem: Problem,
+    prior: PriorArrays,
+    pieces: list[list[Chain]],
+    near: Nearest,
+    rng: np.random.Generator,
+) -> tuple[list[Bridge], np.ndarray]:
+    """The mass of each piece, and its share of all."""
+    owner = np.full(len(near.log_density), -1)
+    for i, piece in enumerate(pieces):
+        owner[came_to(piece)] = i
+    masses = [
+        mass_of(problem, prior, piece, near, ~np.isin(owner, (-1, i)), rng)
+        for i, piece in enumerate(pieces)
+    ]
+    log_mass = np.array([mass.log_constant for mass in masses])
+    share = np.exp(log_mass - log_mass.max())
+    return masses, share / share.sum()
+
+
+def _facts(
+    piece: list[Chain],
+    mass: Bridge,
+    share: float,
+    agreement_of: Callable[[Draws], dict[str, float | None]],
+) -> dict[str, Any]:
+    """What is recorded of a piece."""
+    return {
+        "began": sorted({chain.began for chain in piece}),
+        "came_to": np.flatnonzero(came_to(piece)).tolist(),
+        "n_chains": len(piece),
+        "share": share,
+        "error": float(mass.error) if np.isfinite(mass.error) else None,
+        **agreement_of(stacked([chain.draws for chain in piece])),
+    }
+
+
+def _unjudged(draws: Draws) -> dict[str, float | None]:
+    return {"rhat": None, "e_bfmi": None}
+
+
+def _judged(
+    problem: Problem, sampler: Sampler, judge: Judge, draws: Draws
+) -> dict[str, float | None]:
+    """How the chains of a piece agree."""
+    n_chains, groups = len(draws.stats["potential"]), sampler.num_superchains
+    if groups is not None:
+        # A whole number of superchains, if there are any.
+        whole = n_chains % (sampler.num_chains // groups) == 0
+        groups = n_chains * groups // sampler.num_chains if whole else None
+    tril = mixtures_of_draws(problem, draws).scale_tril
+    covariances = (tril @ tril.swapaxes(-1, -2)).reshape(
+        *draws.sites[WEIGHTS].shape, *tril.shape[-2:]
+    )
+    return judge(draws.sites, covariances, draws.stats, groups)

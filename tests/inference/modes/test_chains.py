@@ -1,0 +1,260 @@
+"""Chains in several modes, against an importance sampler that knows nothing of this package."""
+
+import json
+import warnings
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from conftest import plain_model
+from hostile import two_groups
+from numpyro.infer.util import initialize_model
+from scipy import optimize, special, stats
+
+import gmm_bayes as gb
+from gmm_bayes.errors import CheckpointError, GMMBayesWarning
+from gmm_bayes.inference.modes.draws import mixed
+from gmm_bayes.inference.modes.nearest import Chain, pieces_of
+from gmm_bayes.inference.sampling.checkpoint import files
+from gmm_bayes.inference.verdict.looked_for import few
+
+SAMPLER = gb.NUTS(num_warmup=300, num_samples=500)
+OPTIONS = {"covariance_type": "diag", "sampler": SAMPLER}
+
+
+def four_groups():
+    """Two components make two of them each: left and right, or the lower and the upper."""
+    rng = np.random.default_rng(0)
+    centres = 2.0 * np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]])
+    return np.concatenate([c + 0.6 * rng.standard_normal((15, 2)) for c in centres])
+
+
+def quiet(function, *arguments, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GMMBayesWarning)
+        return function(*arguments, **options)
+
+
+@pytest.fixture(scope="module")
+def either_way(tmp_path_factory):
+    """A fit whose posterior has two modes, and its checkpoint."""
+    directory = tmp_path_factory.mktemp("either") / "run"
+    fit = quiet(gb.fit, four_groups(), 2, **OPTIONS, checkpoint=directory, checkpoint_seconds=0.01)
+    return fit, directory
+
+
+def is_left_and_right(fit):
+    """Whether the means of each draw differ along the first column, (chain, draw)."""
+    apart = abs(fit.posterior["means"].diff("component").squeeze("component"))
+    return (apart.isel(feature=0) > apart.isel(feature=1)).values
+
+
+def shares_by_importance(fit):
+    """The share of left and right and its error: t distributions about both numberings of both."""
+    X, p = fit.X.values, fit.priors.arrays(2, 2)
+    prior = (p.mean_loc, p.mean_scale_tril @ p.mean_scale_tril.T, p.scale_scale, 2, "diag")
+    with jax.enable_x64(True):
+        found = initialize_model(
+            jax.random.PRNGKey(0), plain_model, model_args=(X, *prior), validate_grad=False
+        )
+        blank, unravel = jax.flatten_util.ravel_pytree(found.param_info.z)
+        density = jax.jit(jax.vmap(lambda z: -found.potential_fn(unravel(z))))
+        slope = jax.jit(jax.value_and_grad(lambda z: found.potential_fn(unravel(z))))
+        curve = jax.jit(jax.hessian(lambda z: found.potential_fn(unravel(z))))
+        proposals = []
+        for feature in (0, 1):
+            for sign in (1.0, -1.0):
+                start = {name: np.zeros(np.shape(v)) for name, v in unravel(blank).items()}
+                start["means"][:, feature] = 2 * sign, -2 * sign
+                z0 = jax.flatten_util.ravel_pytree(start)[0]
+                mode = optimize.minimize(slope, z0, jac=True, method="BFGS").x
+                shape = 1.2 * np.linalg.inv(curve(mode))
+                proposals.append(stats.multivariate_t(mode, (shape + shape.T) / 2, df=8))
+        rng = np.random.default_rng(0)
+        z = np.concatenate([q.rvs(20_000, random_state=rng) for q in proposals])
+        log_q = special.logsumexp([q.logpdf(z) for q in proposals], axis=0)
+        log_w = np.asarray(density(z)) - log_q
+        means = np.asarray(jax.vmap(lambda one: unravel(one)["means"])(z))
+    apart = abs(means[:, 0] - means[:, 1])
+    inside = apart[:, 0] > apart[:, 1]
+    w = np.exp(log_w - log_w.max())
+    share = np.average(inside, weights=w)
+    ess = w.sum() ** 2 / (w**2).sum()
+    assert ess > 5000
+    return share, np.sqrt(np.sum((w * (inside - share)) ** 2)) / w.sum()
+
+
+def test_modes_that_chains_do_not_cross_have_the_masses_of_an_importance_sampler(either_way):
+    fit, _ = either_way
+    expected, error = shares_by_importance(fit)
+    assert 0.02 < expected < 0.98
+    pieces = fit.run["survey"]["chains"]
+    assert len(pieces) == 2
+    found = {tuple(piece["began"]): piece for piece in pieces}
+    modes = fit.run["survey"]["modes"]
+    left = int(np.argmax(np.ptp(modes[0]["mixture"]["means"], axis=0)) == 1)
+    piece = found[left,]
+    both = np.hypot(*(p["error"] for p in pieces)) * piece["share"] * (1 - piece["share"])
+    assert error < 0.01
+    assert both < 0.01
+    assert abs(piece["share"] - expected) < 5 * np.hypot(both, error)
+    # And so have the draws, in every chain.
+    share = is_left_and_right(fit).mean(axis=1)
+    np.testing.assert_allclose(share, piece["share"], atol=2 / 500)
+
+
+def test_the_verdict_says_that_modes_were_weighted(either_way):
+    fit, _ = either_way
+    found = gb.diagnose(fit)
+    assert found.ok
+    assert not found.components_ok
+    (said,) = (note for note in found.notes if note.startswith("chains do not cross"))
+    shares = [piece["share"] for piece in fit.run["survey"]["chains"]]
+    assert f"carry {shares[0]:.3f}, {shares[1]:.3f} of the posterior" in said
+    assert all(piece["rhat"] < 1.01 for piece in fit.run["survey"]["chains"])
+    assert np.isfinite(found.e_bfmi).all()
+
+
+def test_another_seed_finds_the_same_posterior(either_way):
+    fit, _ = either_way
+    other = quiet(gb.fit, fit.X, 2, **OPTIONS, seed=7)
+    one, two = (gb.coassignment(each) for each in (fit, other))
+    assert float(abs(np.asarray(one) - np.asarray(two)).mean()) < 0.02
+    shares = [each.run["survey"]["chains"][0]["share"] for each in (fit, other)]
+    assert shares[0] == pytest.approx(shares[1], abs=0.02)
+
+
+def test_a_killed_run_goes_on_in_every_mode(either_way, tmp_path, monkeypatch):
+    fit, directory = either_way
+    names = {path.name for path in directory.iterdir()}
+    assert {"plan.npz", "mode1-plan.npz"} < names
+    for number in (2, len(names) // 2, len(names) - 2):
+        run = tmp_path / f"run{number}"
+        _killed_at(monkeypatch, number, run)
+        again = quiet(gb.resume, run)
+        assert again.run["survey"] == fit.run["survey"]
+        for group in ("posterior", "sample_stats"):
+            one, other = (each.datatree[group].to_dataset() for each in (fit, again))
+            assert one.identical(other), group
+
+
+def _killed_at(monkeypatch, number, run):
+    write, count = files.write_file, iter(range(1000))
+
+    def deadly(path, content):
+        if next(count) >= number:
+            raise KeyboardInterrupt
+        return write(path, content)
+
+    monkeypatch.setattr(files, "write_file", deadly)
+    with pytest.raises((KeyboardInterrupt, CheckpointError)):
+        quiet(gb.fit, four_groups(), 2, **OPTIONS, checkpoint=run, checkpoint_seconds=0.01)
+    monkeypatch.setattr(files, "write_file", write)
+
+
+def test_a_run_of_several_modes_is_not_extended(either_way):
+    with pytest.raises(ValueError, match="weighted by the mass of their modes"):
+        gb.extend(either_way[0], 10)
+
+
+def test_the_record_survives_a_file(either_way, tmp_path):
+    fit, _ = either_way
+    again = gb.load(fit.save(tmp_path / "fit.nc"))
+    assert again.run["survey"] == fit.run["survey"]
+    json.dumps(fit.run["survey"], allow_nan=False)
+    assert gb.diagnose(again).notes == gb.diagnose(fit).notes
+
+
+def made_up_draws(value, n_chains=3, n_draws=200):
+    shape = (n_chains, n_draws)
+    sites = {"weights": np.full((*shape, 2), value)}
+    return SimpleNamespace(sites=sites, stats={"potential": np.full(shape, value), "energy": 1})
+
+
+def test_every_chain_has_its_share_of_each_piece():
+    parts = [made_up_draws(value) for value in (0.0, 1.0, 2.0)]
+    share = np.array([0.7, 0.25, 0.05])
+    found = mixed(parts, share, np.random.default_rng(0))
+    assert set(found["stats"]) == {"potential"}
+    for chain in found["stats"]["potential"]:
+        np.testing.assert_allclose(np.bincount(chain.astype(int)) / 200, share, atol=1 / 200)
+        # In random order.
+        assert 20 < np.count_nonzero(np.diff(chain)) < 150
+    np.testing.assert_array_equal(found["sites"]["weights"][..., 1], found["stats"]["potential"])
+
+
+def test_chains_are_in_one_piece_if_others_link_them():
+    came = [(1, 0, 0, 0), (0, 1, 1, 0), (0, 0, 0, 1), (0, 0, 1, 0), (1, 1, 0, 0)]
+    chains = [Chain(i, None, np.array(modes, bool)) for i, modes in enumerate(came)]
+    numbers = [[chain.began for chain in piece] for piece in pieces_of(chains)]
+    assert numbers == [[0, 4, 1, 3], [2]]
+
+
+def surveyed(survey, n_components=2):
+    """A believable fit about which a survey says that."""
+    fit = quiet(gb.fit, two_groups(100), n_components, sampler=gb.Laplace(num_samples=200))
+    attrs = fit.datatree.attrs
+    attrs["run"] = json.dumps({**json.loads(attrs["run"]), "survey": survey})
+    return gb.diagnose(gb.GMMFit(fit.datatree))
+
+
+def mode(log_mass, n_starts=20):
+    return {"log_mass": log_mass, "n_starts": n_starts}
+
+
+SURVEYS = {
+    "one": ({"n_starts": 100, "modes": [mode(0.0)]}, None),
+    "far below": ({"n_starts": 100, "modes": [mode(0.0), mode(-8.0), mode(None)]}, None),
+    "once": (
+        {"n_starts": 100, "modes": [mode(0.0, 1), mode(-8.0)]},
+        "where the chains are was found by 1 of 100 starts: there may be better",
+    ),
+    "not gone to": (
+        {"n_starts": 100, "modes": [mode(0.0), mode(-2.0), mode(-2.0), mode(-9.0)]},
+        "2 modes that may carry 0.11, 0.11 of the posterior (by Laplace's method) had no chains",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SURVEYS)
+def test_the_verdict_asks_what_was_looked_for(name):
+    survey, problem = SURVEYS[name]
+    found = surveyed(survey)
+    assert found.problems == (() if problem is None else (problem,))
+
+
+PIECE = {"began": [0], "came_to": [0], "share": 0.6, "error": 0.02, "rhat": 1.002, "e_bfmi": 0.9}
+OTHER = {**PIECE, "began": [1], "came_to": [1], "share": 0.4}
+PIECES = {
+    "good": ([PIECE, OTHER], None),
+    "a piece whose chains disagree": (
+        [PIECE, {**OTHER, "rhat": 1.3}],
+        "chains begun in mode 1 of modes(fit) do not agree: R-hat is 1.300",
+    ),
+    "one that matters little": ([{**PIECE, "share": 0.9996}, {**OTHER, "share": 4e-4}], None),
+    "a mass that is not known": (
+        [PIECE, {**OTHER, "error": None}],
+        "what each mode is worth is not known: standard error inf of a share",
+    ),
+    "one that is hardly known": (
+        [PIECE, {**OTHER, "error": 0.5}],
+        "what each mode is worth is not known: standard error 0.12 of a share",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_the_verdict_judges_each_piece(name):
+    told, problem = PIECES[name]
+    found = surveyed({"n_starts": 9, "modes": [mode(0.0), mode(-1.0)], "chains": told})
+    if problem is None:
+        assert found.problems == ()
+    else:
+        assert found.problems[0].startswith(problem)
+    assert found.components_ok == (name == "one that matters little")
+
+
+def test_a_sentence_has_five_numbers_at_most():
+    assert few([1.0, 2.0], ".1f") == "1.0, 2.0"
+    assert few(range(100), "d") == "0, 1, 2, 3, 4, ..."

@@ -1,0 +1,110 @@
+"""Chains of one mode are not told that they sit in a worse one; planted ones are found."""
+
+import re
+
+import numpy as np
+import pytest
+from made_up import COVARIANCE_STRUCTURES, as_fit
+from scipy.signal import lfilter
+
+import gmm_bayes as gb
+from gmm_bayes.inference.verdict import diagnosis, measures
+from gmm_bayes.inference.verdict.thresholds import THRESHOLDS
+
+LIMITS = (THRESHOLDS["worse_chain_sd"], THRESHOLDS["worse_chain_mcse"])
+N_OBS, D = 120, 3
+
+
+def remembering(rng, shape, memory):
+    """Standard normal numbers (chain, draw, ...), each draw like the one before so far."""
+    z = rng.standard_normal(shape)
+    z[:, 1:] *= np.sqrt(1 - memory**2)
+    return lfilter([1.0], [1.0, -memory], z, axis=1)
+
+
+def chains_of_one_mode(rng, n_chains, n_draws, memory, behind=None):
+    """Draws of the posterior of a normal, a fit; one chain's mean may be `behind` nats worse."""
+    X = rng.standard_normal((N_OBS, D))
+    means = X.mean(axis=0) + remembering(rng, (n_chains, n_draws, D), memory) / np.sqrt(N_OBS)
+    if behind is not None:
+        # The log-likelihood of a mean falls by half the squared distance for each row.
+        means[1, :, 0] += np.sqrt(2 * behind / N_OBS)
+    scales = np.exp(remembering(rng, (n_chains, n_draws, D), memory) / np.sqrt(2 * N_OBS))
+    sites = {
+        "weights": np.ones((n_chains, n_draws, 1)),
+        "means": means[:, :, None],
+        "scales": (X.std(axis=0) * scales)[:, :, None],
+    }
+    fit = as_fit(X, sites, COVARIANCE_STRUCTURES["diag"], prior_centres=np.zeros((1, D)))
+    squares = (X**2).mean(axis=0) - 2 * X.mean(axis=0) * means + means**2
+    variances = sites["scales"][:, :, 0] ** 2
+    log_likelihood = -N_OBS / 2 * (np.log(2 * np.pi * variances) + squares / variances).sum(axis=2)
+    stats = fit.sample_stats.assign(log_likelihood=(("chain", "draw"), log_likelihood))
+    return fit.with_group("sample_stats", stats)
+
+
+def told(fit):
+    table = measures.agreement_table(fit)
+    return diagnosis._worse_chains(fit, table, None)[1]
+
+
+# Chains, draws and memory.
+SHAPES = [
+    (4, 8, 0.9),
+    (4, 50, 0.5),
+    (4, 50, 0.9),
+    (4, 50, 0.98),
+    (4, 100, 0.95),
+    (8, 30, 0.95),
+    (16, 60, 0.9),
+    (64, 50, 0.9),
+    (64, 50, 0.98),
+    (256, 30, 0.5),
+]
+
+
+@pytest.mark.parametrize(("n_chains", "n_draws", "memory"), SHAPES)
+def test_no_chain_of_one_mode_is_a_worse_one(n_chains, n_draws, memory):
+    rng = np.random.default_rng([n_chains, n_draws, int(100 * memory)])
+    n_runs = 20 if n_chains < 16 else 4
+    alarms = [
+        found
+        for _ in range(n_runs)
+        if (found := told(chains_of_one_mode(rng, n_chains, n_draws, memory)))
+    ]
+    assert alarms == []
+
+
+@pytest.mark.parametrize(
+    ("n_chains", "n_draws", "memory", "behind"),
+    [(4, 400, 0.3, 15.0), (4, 1000, 0.9, 15.0), (16, 200, 0.5, 15.0), (64, 100, 0.3, 15.0)],
+)
+def test_a_planted_one_is_found(n_chains, n_draws, memory, behind):
+    rng = np.random.default_rng(n_draws)
+    for _ in range(5):
+        assert told(chains_of_one_mode(rng, n_chains, n_draws, memory, behind)) == (1,)
+
+
+def test_the_error_of_a_mean_is_what_means_differ_by():
+    rng = np.random.default_rng(0)
+    for n_draws, memory in ((1000, 0.0), (1000, 0.9), (100, 0.8)):
+        values = remembering(rng, (64, n_draws), memory)
+        spread = values.mean(axis=1).std()
+        assert measures.mcse_of_chains(values) == pytest.approx(spread, rel=0.35)
+    # Chains as long as their memory do not say.
+    assert measures.mcse_of_chains(remembering(rng, (64, 50), 0.98)) == np.inf
+    # Few chains have their autocorrelation alone.
+    values = remembering(rng, (4, 4000), 0.8)
+    assert measures.mcse_of_chains(values) == pytest.approx(3 / np.sqrt(4000), rel=0.3)
+
+
+def test_many_chains_are_not_all_listed():
+    rng = np.random.default_rng(0)
+    fit = chains_of_one_mode(rng, 12, 400, 0.3)
+    stats = fit.sample_stats.copy(deep=True)
+    stats["log_likelihood"][:9] -= 80
+    found = gb.diagnose(fit.with_group("sample_stats", stats))
+    assert found.worse_chains == tuple(range(9))
+    (said,) = (problem for problem in found.problems if "sit in a worse mode" in problem)
+    assert said.startswith("chains [0, 1, 2, 3, 4, ...] sit in a worse mode (mean log-likelihood")
+    assert len(re.findall(r"-?\d+\.\d", said)) == 10
