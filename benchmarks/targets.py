@@ -13,6 +13,7 @@ BENCHMARKS = (
     "devices",
     "calibration",
     "coverage",
+    "modes",
 )
 _SMALL, _MIDDLE, _LARGE = (500, 8, 2), (10_000, 6, 5), (100_000, 10, 10)
 _HUGE = (1_000_000, 10, 10)

@@ -160,6 +160,7 @@ def test_every_setting_reaches_the_fit(monkeypatch):
             "sampler": gb.NUTS(500, 500, 2, target_accept_prob=0.95, preconditioning="none"),
             "init": "random",
             "n_init": 4,
+            "survey": True,
             "seed": 9,
             "device": "cpu",
             "mesh": None,

@@ -36,6 +36,8 @@ _MOST_RUNS, _MOST_LOOKING = 10, 6
 _FEW_MODES = 3
 # Share of the posterior below which a piece is told of, and its draws are left out.
 _LEAST_SHARE = 1e-3
+# Nats below the others of a mode without a mass of its own.
+_NO_MASS = 700.0
 
 
 def draw_from_modes(
@@ -111,7 +113,7 @@ def draw_from_modes(
         whole = _facts(pieces[0], _WHOLE, 1.0, agreement_of if len(runs) > 1 else _unjudged)
         return _with(first, runs, {**survey, "chains": [whole]})
     rng = np.random.default_rng(np.random.SeedSequence(seeds[0].entropy, spawn_key=(0, 0, 0)))
-    masses, share = _weighed(problem, prior, pieces, near, rng)
+    masses, share = _weighed(problem, prior, pieces, near, survey, rng)
     # What a piece is said to be is as well known as if it were the whole.
     for heavy in np.flatnonzero(share >= _LEAST_SHARE):
         piece = pieces[heavy]
@@ -122,7 +124,7 @@ def draw_from_modes(
             if not more:
                 break
             piece += more
-    masses, share = _weighed(problem, prior, pieces, near, rng)
+    masses, share = _weighed(problem, prior, pieces, near, survey, rng)
     order = np.argsort(-share, kind="stable")
     told = [_facts(pieces[i], masses[i], float(share[i]), agreement_of) for i in order]
     kept = [i for i in order if share[i] >= _LEAST_SHARE]
@@ -172,9 +174,10 @@ def _weighed(
     prior: PriorArrays,
     pieces: list[list[Chain]],
     near: Nearest,
+    survey: dict[str, Any],
     rng: np.random.Generator,
 ) -> tuple[list[Bridge], np.ndarray]:
-    """The mass of each piece, and its share of all."""
+    """The mass of each piece, and its share of all; by Laplace's method if one is not known."""
     owner = np.full(len(near.log_density), -1)
     for i, piece in enumerate(pieces):
         owner[came_to(piece)] = i
@@ -183,6 +186,9 @@ def _weighed(
         for i, piece in enumerate(pieces)
     ]
     log_mass = np.array([mass.log_constant for mass in masses])
+    if np.isnan(log_mass).any():
+        laplace = [survey["modes"][came_to(piece).argmax()]["log_mass"] for piece in pieces]
+        log_mass = np.array([-_NO_MASS if mass is None else mass for mass in laplace])
     share = np.exp(log_mass - log_mass.max())
     return masses, share / share.sum()
 

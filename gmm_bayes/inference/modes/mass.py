@@ -19,10 +19,12 @@ __all__ = ["mass_of"]
 
 logger = logging.getLogger(__name__)
 
-# Draws of each half of the chains, and proposals, that make a bridge.
-_BRIDGE_DRAWS = 1000
+# Draws of each half of the chains, and proposals, that make a bridge: so many, and more where the
+# normal distribution between has more parameters. Below two a dimension it cannot be fitted.
+_BRIDGE_DRAWS, _DRAWS_EACH, _FEWEST_EACH = 1000, 4, 2
 # The sum over numberings takes 2^(K - 1) K steps a draw.
 _MOST_NUMBERED = 12
+_UNKNOWN = Bridge(np.nan, np.inf, 0, 0.0, False)
 
 
 def mass_of(
@@ -49,10 +51,14 @@ def mass_of(
     Returns
     -------
     Bridge
-        Of infinite error where the draws and a normal distribution do not meet.
+        Of infinite error, and without a mass, where the draws and a normal distribution do not
+        meet, or where they are too few for one.
     """
-    draws = _thinned(piece)
+    dimension = problem.space.dimension
+    draws = _thinned(piece, max(_BRIDGE_DRAWS, _DRAWS_EACH * dimension))
     potential = draws.stats["potential"]
+    if potential.size < 2 * _FEWEST_EACH * dimension:
+        return _UNKNOWN
     flat = [
         problem.space.vector({name: values[c, t] for name, values in draws.sites.items()})
         for c, t in np.ndindex(*potential.shape)
@@ -73,10 +79,14 @@ def mass_of(
         lines = used.reshape(-1, used.shape[-1])
         at_draws = -potential[:, half:] - normal.log_density(lines).reshape(used.shape[:2])
         counted = belongs(lines).reshape(used.shape[:2]).astype(float)
-        found = bridge(at_draws, at_proposals, counted)
+        # A chain that has left says nothing of where it was.
+        there = counted.any(axis=1)
+        if not there.any():
+            return _UNKNOWN
+        found = bridge(at_draws[there], at_proposals, counted[there])
     except InferenceError as error:
         logger.info("the mass of a mode is not known: %s", error)
-        return Bridge(-float(np.median(potential)), np.inf, 0, 0.0, False)
+        return _UNKNOWN
     more = _other_numberings(mixtures_of_draws(problem, draws), prior, potential.ravel())
     return found._replace(log_constant=found.log_constant + more)
 
@@ -97,8 +107,8 @@ def _other_numberings(
     return float(np.log(np.mean(np.exp(every) * numbered.all(axis=1))))
 
 
-def _thinned(piece: list[Chain]) -> Draws:
-    """The draws of a piece, some of each chain where there are very many."""
+def _thinned(piece: list[Chain], wanted: int) -> Draws:
+    """The draws of a piece, some of each chain where halves have more than are wanted."""
     draws = stacked([chain.draws for chain in piece])
-    step = max(1, draws.stats["potential"].size // (2 * _BRIDGE_DRAWS))
+    step = max(1, draws.stats["potential"].size // (2 * wanted))
     return every(draws, slice(None), step)

@@ -28,8 +28,9 @@ _SAME = 0.05
 # Nats below the mode of most mass at which one is worth chains of its own: a thousandth, with room
 # for what Laplace's method is out by.
 _WORTH_CHAINS = 9.0
-# The same where chains went from mode to mode: a hundredth.
-_WORTH_A_LOOK = 4.6
+# The same where chains went from mode to mode, and Laplace's method sees more modes than there are:
+# a tenth.
+_WORTH_A_LOOK = 2.3
 _MIXTURE = "mixture"
 
 

@@ -21,9 +21,9 @@ __all__ = ["THRESHOLDS", "ess_needed"]
 # where the posterior is at least half as sensitive to it as to the likelihood.
 # Sivula, Magnusson, Matamoros, Vehtari (2020), Uncertainty in Bayesian leave-one-out cross-
 # validation based model comparison: below four nats a difference is small, its error not known.
-# Ours: a mode that carries less than a thousandth is left alone, or than a hundredth where chains
-# begun in several came to the same ones, which they did if R-hat of all is below 1.02; and what a
-# mode is worth is known where its share has a standard error of at most 0.05.
+# Ours: a mode that carries less than a thousandth is left alone, or than a tenth where chains begun
+# in several came to the same ones, which they did if R-hat of all is below 1.02; and what a mode is
+# worth is known where its share has a standard error of at most 0.05.
 THRESHOLDS: Final = {
     "rhat": 1.01,
     "ess_per_chain": 100,
@@ -40,7 +40,7 @@ THRESHOLDS: Final = {
     "power_scaling": 0.05,
     "prior_share": 0.5,
     "mode_share": 1e-3,
-    "small_mode_share": 1e-2,
+    "small_mode_share": 0.1,
     "mode_rhat": 1.02,
     "mode_share_error": 0.05,
 }

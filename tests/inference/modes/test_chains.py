@@ -14,6 +14,7 @@ from scipy import optimize, special, stats
 
 import gmm_bayes as gb
 from gmm_bayes.errors import CheckpointError, GMMBayesWarning
+from gmm_bayes.inference.modes import mass
 from gmm_bayes.inference.modes.draws import mixed
 from gmm_bayes.inference.modes.nearest import Chain, pieces_of
 from gmm_bayes.inference.sampling.checkpoint import files
@@ -151,6 +152,16 @@ def _killed_at(monkeypatch, number, run):
     with pytest.raises((KeyboardInterrupt, CheckpointError)):
         quiet(gb.fit, four_groups(), 2, **OPTIONS, checkpoint=run, checkpoint_seconds=0.01)
     monkeypatch.setattr(files, "write_file", write)
+
+
+def test_a_mass_that_cannot_be_had_is_laplaces_and_not_believed(monkeypatch):
+    monkeypatch.setattr(mass, "_FEWEST_EACH", 10**6)
+    fit = quiet(gb.fit, four_groups(), 2, **OPTIONS)
+    pieces, table = fit.run["survey"]["chains"], gb.modes(fit)
+    assert [piece["error"] for piece in pieces] == [None, None]
+    np.testing.assert_allclose([p["share"] for p in pieces], table["share"][:2], rtol=1e-3)
+    found = gb.diagnose(fit)
+    assert found.problems[0].startswith("what each mode is worth is not known")
 
 
 def test_a_run_of_several_modes_is_not_extended(either_way):
