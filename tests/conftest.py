@@ -45,8 +45,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: names.get(item.path.name, len(names)))
 
 
-# Where JAX keeps compiled programs, and in how many seconds a program is compiled that is kept: all
-# are, for a plain NumPyro model is some hundreds of small ones.
+# Where JAX keeps compiled programs, and in how many seconds a program is compiled that is kept.
 _PROGRAMS = "JAX_COMPILATION_CACHE_DIR"
 _SHORTEST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
@@ -58,9 +57,9 @@ def pytest_configure(config):
     """
     if _PROGRAMS not in os.environ:
         config.programs = tempfile.mkdtemp(prefix="gmm_bayes-programs-")
-        os.environ.update({_PROGRAMS: config.programs, _SHORTEST: "0"})
+        os.environ.update({_PROGRAMS: config.programs, _SHORTEST: "0.5"})
         jax.config.update(_PROGRAMS.lower(), config.programs)
-        jax.config.update(_SHORTEST.lower(), 0.0)
+        jax.config.update(_SHORTEST.lower(), 0.5)
 
 
 def pytest_unconfigure(config):
