@@ -89,11 +89,11 @@ def draw_from_modes(
     runs = [first]
     chains = near.chains(problem, first, first.facts.get("began", [0] * sampler.num_chains))
 
-    def run_from(mode: int) -> None:
+    def run_from(mode: int) -> list[Chain]:
         recorder = problem.recorder.branch(f"mode{len(runs)}")
         there = _begun_in(modes[mode], problem, recorder, seeds, len(runs))
         runs.append(sampler.run(there, progress=progress))
-        chains.extend(near.chains(problem, runs[-1], [mode] * sampler.num_chains))
+        return near.chains(problem, runs[-1], [mode] * sampler.num_chains)
 
     agreement_of = partial(_judged, problem, sampler, judge)
 
@@ -106,7 +106,7 @@ def draw_from_modes(
         mode = int(agree(np.asarray(-1 if seen.all() else seen.argmin()), problem.mesh))
         if mode < 0:
             break
-        run_from(mode)
+        chains += run_from(mode)
     pieces = pieces_of(chains)
     if len(pieces) == 1:
         # Of a single run the verdict will see all chains.
@@ -115,16 +115,17 @@ def draw_from_modes(
     rng = np.random.default_rng(np.random.SeedSequence(seeds[0].entropy, spawn_key=(0, 0, 0)))
     masses, share = _weighed(problem, prior, pieces, near, survey, rng)
     # What a piece is said to be is as well known as if it were the whole.
+    looking = len(runs)
     for heavy in np.flatnonzero(share >= _LEAST_SHARE):
         piece = pieces[heavy]
         while len(piece) < sampler.num_chains and len(runs) < _MOST_RUNS:
-            before = len(chains)
-            run_from(int(agree(came_to(piece).argmax(), problem.mesh)))
-            more = [chain for chain in chains[before:] if meet(chain, piece)]
+            mode = int(agree(came_to(piece).argmax(), problem.mesh))
+            more = [chain for chain in run_from(mode) if meet(chain, piece)]
             if not more:
                 break
             piece += more
-    masses, share = _weighed(problem, prior, pieces, near, survey, rng)
+    if len(runs) > looking:
+        masses, share = _weighed(problem, prior, pieces, near, survey, rng)
     order = np.argsort(-share, kind="stable")
     told = [_facts(pieces[i], masses[i], float(share[i]), agreement_of) for i in order]
     kept = [i for i in order if share[i] >= _LEAST_SHARE]
