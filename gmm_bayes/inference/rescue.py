@@ -31,7 +31,12 @@ def rescuing_into(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def rescued(what: str, suffix: str, save: Callable[[Path], str]) -> Iterator[None]:
+def rescued(
+    what: str,
+    suffix: str,
+    save: Callable[[Path], str],
+    failures: type[BaseException] = BaseException,
+) -> Iterator[None]:
     """If the body fails, save what there is, and let the error say where.
 
     Parameters
@@ -42,10 +47,12 @@ def rescued(what: str, suffix: str, save: Callable[[Path], str]) -> Iterator[Non
         Of the file.
     save : callable
         Writes it to the path that it is given, and returns how to read it, in words.
+    failures : type
+        Of errors.
     """
     try:
         yield
-    except BaseException as error:
+    except failures as error:
         error.add_note(f"{what} failed after sampling: {_saved(suffix, save)}")
         raise
 

@@ -119,7 +119,9 @@ def _drawn(
     # Chains that go on have been to the others.
     if len(modes) < 2 or sampler.judged_by != "chains" or problem.recorder.n_draws_before:
         return draws
-    with rescued("drawing from other modes", ".npz", partial(save_raw, draws, units)):
+    # An interrupt is as one in the first run: a checkpoint has the draws, if there is one.
+    save = partial(save_raw, draws, units)
+    with rescued("drawing from other modes", ".npz", save, Exception):
         return draw_from_modes(
             sampler,
             problem,

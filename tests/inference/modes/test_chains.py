@@ -128,6 +128,7 @@ def test_another_seed_finds_the_same_posterior(either_way):
 
 def test_a_killed_run_goes_on_in_every_mode(either_way, tmp_path, monkeypatch):
     fit, directory = either_way
+    monkeypatch.chdir(tmp_path)
     names = {path.name for path in directory.iterdir()}
     assert {"plan.npz", "mode1-plan.npz"} < names
     for number in (2, len(names) // 2, len(names) - 2):
@@ -138,6 +139,7 @@ def test_a_killed_run_goes_on_in_every_mode(either_way, tmp_path, monkeypatch):
         for group in ("posterior", "sample_stats"):
             one, other = (each.datatree[group].to_dataset() for each in (fit, again))
             assert one.identical(other), group
+    assert not list(tmp_path.glob("gmm_bayes-rescued-*")), "the checkpoint has the draws"
 
 
 def _killed_at(monkeypatch, number, run):
