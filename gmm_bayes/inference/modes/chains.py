@@ -1,13 +1,15 @@
 """Chains in every mode worth having; where they do not cross, each mode's draws by its mass.
 
 Chains that begin in one mode of a mixture's posterior seldom leave it. So chains are made to begin
-in each that is worth having, unless others came to it by themselves. Chains that came to the same
-modes are in one piece of the posterior. The mass of each piece is the integral of the density over
-the mixtures that are nearer to its modes than to another's, by bridge sampling, and draws are
-picked from the pieces by their masses.
+in each that is worth having, unless others came to it by themselves: short ones, which show whether
+they stay and what the mode is worth. Chains that came to the same modes are in one piece of the
+posterior. The mass of each piece is the integral of the density over the mixtures that are nearer
+to its modes than to another's, by bridge sampling. Where a piece is worth having, whole chains are
+drawn in it, and draws are picked from the pieces by their masses.
 """
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +20,7 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.modes.bridge import Bridge
 from gmm_bayes.inference.modes.draws import mixed, mixtures_of_draws, so_many, stacked
 from gmm_bayes.inference.modes.mass import mass_of
-from gmm_bayes.inference.modes.nearest import Chain, Nearest, came_to, meet, pieces_of
+from gmm_bayes.inference.modes.nearest import Chain, Nearest, came_to, counted, pieces_of, speaking
 from gmm_bayes.inference.modes.survey import are_worth_chains
 from gmm_bayes.inference.rows.placement import agree
 from gmm_bayes.inference.sampling.checkpoint.recorder import Recorder
@@ -32,6 +34,8 @@ Judge = Callable[[dict[str, Any], np.ndarray, dict[str, Any], int | None], dict[
 
 # Runs of the sampler, at most, and those of them that look for modes.
 _MOST_RUNS, _MOST_LOOKING = 10, 6
+# Of those, the share of a run's draws that they make, and the least number, kept and not kept.
+_OF_A_RUN, _FEWEST = 5, 100
 # Modes from which chains came to one piece that say that chains go from mode to mode.
 _FEW_MODES = 3
 # Share of the posterior below which a piece is told of, and its draws are left out.
@@ -89,12 +93,14 @@ def draw_from_modes(
     runs = [first]
     chains = near.chains(problem, first, first.facts.get("began", [0] * sampler.num_chains))
 
-    def run_from(mode: int) -> list[Chain]:
+    def run_from(mode: int, by: Sampler) -> list[Chain]:
         recorder = problem.recorder.branch(f"mode{len(runs)}")
         there = _begun_in(modes[mode], problem, recorder, seeds, len(runs))
-        runs.append(sampler.run(there, progress=progress))
-        return near.chains(problem, runs[-1], [mode] * sampler.num_chains)
+        runs.append(by.run(there, progress=progress))
+        return near.chains(problem, runs[-1], [mode] * by.num_chains, whole=by is sampler)
 
+    # Of several processes all go where the first does.
+    one_for_all = partial(_one_for_all, problem)
     agreement_of = partial(_judged, problem, sampler, judge)
 
     while len(runs) < _MOST_LOOKING:
@@ -102,37 +108,56 @@ def draw_from_modes(
         connected = len(begun) >= _FEW_MODES and len(pieces_of(chains)) == 1
         seen = came_to(chains) | ~are_worth_chains(survey, connected=connected)
         seen[begun] = True
-        # Of several processes all go where the first does.
-        mode = int(agree(np.asarray(-1 if seen.all() else seen.argmin()), problem.mesh))
+        mode = one_for_all(-1 if seen.all() else seen.argmin())
         if mode < 0:
             break
-        chains += run_from(mode)
-    pieces = pieces_of(chains)
-    if len(pieces) == 1:
-        # Of a single run the verdict will see all chains.
-        whole = _facts(pieces[0], _WHOLE, 1.0, agreement_of if len(runs) > 1 else _unjudged)
-        return _with(first, runs, {**survey, "chains": [whole]})
+        chains += run_from(mode, _briefly(sampler, first))
     rng = np.random.default_rng(np.random.SeedSequence(seeds[0].entropy, spawn_key=(0, 0, 0)))
-    masses, share = _weighed(problem, prior, pieces, near, survey, rng)
-    # What a piece is said to be is as well known as if it were the whole.
-    looking = len(runs)
-    for heavy in np.flatnonzero(share >= _LEAST_SHARE):
-        piece = pieces[heavy]
-        while len(piece) < sampler.num_chains and len(runs) < _MOST_RUNS:
-            mode = int(agree(came_to(piece).argmax(), problem.mesh))
-            more = [chain for chain in run_from(mode) if meet(chain, piece)]
-            if not more:
-                break
-            piece += more
-    if len(runs) > looking:
+    gone_to: set[int] = set()
+    while len(pieces := pieces_of(counted(chains))) > 1:
         masses, share = _weighed(problem, prior, pieces, near, survey, rng)
+        # What a piece is said to be is as well known as if it were the whole.
+        poor = (
+            int(came_to(piece).argmax())
+            for piece, its_share in zip(pieces, share, strict=True)
+            if its_share >= _LEAST_SHARE
+            and sum(chain.whole for chain in piece) < sampler.num_chains
+        )
+        mode = one_for_all(next((mode for mode in poor if mode not in gone_to), -1))
+        if mode < 0 or len(runs) == _MOST_RUNS:
+            break
+        gone_to.add(mode)
+        chains += run_from(mode, sampler)
+    else:
+        # Of a single run the verdict will see all chains.
+        several = sum(chain.whole for chain in chains) > sampler.num_chains
+        whole = _facts(pieces[0], _WHOLE, 1.0, agreement_of if several else _unjudged)
+        return _with(first, runs, {**survey, "chains": [whole]})
     order = np.argsort(-share, kind="stable")
     told = [_facts(pieces[i], masses[i], float(share[i]), agreement_of) for i in order]
     kept = [i for i in order if share[i] >= _LEAST_SHARE]
-    parts = [so_many([chain.draws for chain in pieces[i]], sampler.num_chains) for i in kept]
+    shape = (sampler.num_chains, sampler.num_samples)
+    parts = [so_many([chain.draws for chain in speaking(pieces[i])], *shape) for i in kept]
     picked = mixed(parts, share[kept], rng)
     # Chains that were put together cannot go on.
     return _with(first._replace(**picked, state={}), runs, {**survey, "chains": told})
+
+
+def _one_for_all(problem: Problem, number: Any) -> int:
+    """A number that the first of several processes tells the others."""
+    return int(agree(np.asarray(number), problem.mesh))
+
+
+def _briefly(sampler: Sampler, first: Draws) -> Sampler:
+    """The sampler of chains that show where they go, made of that of a run."""
+    lengths = {"num_samples": sampler.num_samples, "num_warmup": first.facts.get("num_warmup")}
+    settings = {field.name for field in fields(sampler)}  # type: ignore[arg-type]
+    brief = {
+        name: min(number, max(_FEWEST, number // _OF_A_RUN))
+        for name, number in lengths.items()
+        if number is not None and name in settings
+    }
+    return replace(sampler, **brief)  # type: ignore[type-var]
 
 
 # A posterior in one piece.
@@ -204,10 +229,10 @@ def _facts(
     return {
         "began": sorted({chain.began for chain in piece}),
         "came_to": np.flatnonzero(came_to(piece)).tolist(),
-        "n_chains": len(piece),
+        "n_chains": len(speaking(piece)),
         "share": share,
         "error": float(mass.error) if np.isfinite(mass.error) else None,
-        **agreement_of(stacked([chain.draws for chain in piece])),
+        **agreement_of(stacked([chain.draws for chain in speaking(piece)])),
     }
 
 

@@ -28,9 +28,14 @@ def stacked(parts: list[Draws]) -> Draws:
     return parts[0]._replace(sites=sites, stats=stats)
 
 
-def so_many(chains: list[Draws], n_chains: int) -> Draws:
-    """So many of the chains; where there are fewer, some twice."""
-    return stacked([chains[c % len(chains)] for c in range(n_chains)])
+def so_many(chains: list[Draws], n_chains: int, n_draws: int) -> Draws:
+    """So many of the chains, and of their draws; where there are fewer, some twice."""
+    every_one = stacked([chains[c % len(chains)] for c in range(n_chains)])
+    again = np.arange(n_draws) % every_one.stats["potential"].shape[1]
+    sites, stats = (
+        {name: a[:, again] for name, a in d.items()} for d in (every_one.sites, every_one.stats)
+    )
+    return every_one._replace(sites=sites, stats=stats)
 
 
 def mixed(parts: list[Draws], share: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:

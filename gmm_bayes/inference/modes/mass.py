@@ -8,7 +8,7 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import InferenceError
 from gmm_bayes.inference.modes.bridge import Bridge, Normal, bridge
 from gmm_bayes.inference.modes.draws import every, mixtures_of_draws, stacked
-from gmm_bayes.inference.modes.nearest import Chain, Nearest
+from gmm_bayes.inference.modes.nearest import Chain, Nearest, speaking
 from gmm_bayes.inference.potential import mixture_at
 from gmm_bayes.inference.sampling.problem import Draws, Problem, evaluate
 from gmm_bayes.model.matching import match_to_pivot
@@ -109,6 +109,6 @@ def _other_numberings(
 
 def _thinned(piece: list[Chain], wanted: int) -> Draws:
     """The draws of a piece, some of each chain where halves have more than are wanted."""
-    draws = stacked([chain.draws for chain in piece])
+    draws = stacked([chain.draws for chain in speaking(piece)])
     step = max(1, draws.stats["potential"].size // (2 * wanted))
     return every(draws, slice(None), step)

@@ -10,7 +10,7 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.modes.draws import every, mixtures_of_draws
 from gmm_bayes.inference.sampling.problem import Draws, Problem
 
-__all__ = ["Chain", "Nearest", "came_to", "meet", "pieces_of"]
+__all__ = ["Chain", "Nearest", "came_to", "counted", "pieces_of", "speaking"]
 
 # Share of a chain's draws that are nearest to a mode where the chain has come to it.
 _PRESENT = 0.05
@@ -19,11 +19,22 @@ _ROWS, _MATCHED_DRAWS, _MATCHED_OF_EACH = 128, 400, 20
 
 
 class Chain(NamedTuple):
-    """A chain: the mode it began in, its draws (1, num_samples, ...), the modes they came to."""
+    """A chain.
+
+    Attributes
+    ----------
+    began : int
+        The mode.
+    draws : Draws, of shape (1, num_samples, ...)
+    came_to : ndarray of bool, shape (n_modes,)
+    whole : bool
+        Whether it is as long as those of the run, and not there to show where it goes.
+    """
 
     began: int
     draws: Draws
     came_to: np.ndarray
+    whole: bool = True
 
 
 class Nearest(NamedTuple):
@@ -45,7 +56,9 @@ class Nearest(NamedTuple):
         apart = np.stack([((found - one) ** 2).mean(axis=1) for one in self.log_density])
         return np.nan_to_num(apart, nan=np.inf).argmin(axis=0)
 
-    def chains(self, problem: Problem, draws: Draws, began: Sequence[int]) -> list[Chain]:
+    def chains(
+        self, problem: Problem, draws: Draws, began: Sequence[int], *, whole: bool = True
+    ) -> list[Chain]:
         """The chains of a run, and the modes that each came to."""
         n_chains, n_draws = draws.stats["potential"].shape
         step = max(1, n_draws // max(_MATCHED_OF_EACH, _MATCHED_DRAWS // n_chains))
@@ -54,7 +67,8 @@ class Nearest(NamedTuple):
             some = every(draws, slice(c, c + 1), step)
             modes = self.mode(mixtures_of_draws(problem, some))
             share = np.bincount(modes, minlength=len(self.log_density)) / len(modes)
-            found.append(Chain(int(began[c]), every(draws, slice(c, c + 1)), share >= _PRESENT))
+            own = every(draws, slice(c, c + 1))
+            found.append(Chain(int(began[c]), own, share >= _PRESENT, whole))
         return found
 
 
@@ -63,14 +77,25 @@ def pieces_of(chains: list[Chain]) -> list[list[Chain]]:
     left, pieces = list(chains), []
     while left:
         piece = [left.pop(0)]
-        while more := [chain for chain in left if meet(chain, piece)]:
+        while more := [chain for chain in left if _meet(chain, piece)]:
             piece += more
             left = [chain for chain in left if not any(chain is one for one in more)]
         pieces.append(piece)
     return pieces
 
 
-def meet(chain: Chain, piece: list[Chain]) -> bool:
+def counted(chains: list[Chain]) -> list[Chain]:
+    """Chains without the short ones from a mode where whole ones have begun: those say more."""
+    begun = {chain.began for chain in chains if chain.whole}
+    return [chain for chain in chains if chain.whole or chain.began not in begun]
+
+
+def speaking(piece: list[Chain]) -> list[Chain]:
+    """The whole chains of a piece, if there are any, by which it is weighed and judged."""
+    return [chain for chain in piece if chain.whole] or piece
+
+
+def _meet(chain: Chain, piece: list[Chain]) -> bool:
     """Whether a chain came to a mode that one of the others came to."""
     return any((chain.came_to & other.came_to).any() for other in piece)
 

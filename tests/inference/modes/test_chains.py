@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import plain_model
 from hostile import two_groups
-from numpyro.infer.util import initialize_model
+from numpyro.infer.util import potential_energy
 from scipy import optimize, special, stats
 
 import gmm_bayes as gb
@@ -56,13 +56,14 @@ def shares_by_importance(fit):
     X, p = fit.X.values, fit.priors.arrays(2, 2)
     prior = (p.mean_loc, p.mean_scale_tril @ p.mean_scale_tril.T, p.scale_scale, 2, "diag")
     with jax.enable_x64(True):
-        found = initialize_model(
-            jax.random.PRNGKey(0), plain_model, model_args=(X, *prior), validate_grad=False
-        )
-        blank, unravel = jax.flatten_util.ravel_pytree(found.param_info.z)
-        density = jax.jit(jax.vmap(lambda z: -found.potential_fn(unravel(z))))
-        slope = jax.jit(jax.value_and_grad(lambda z: found.potential_fn(unravel(z))))
-        curve = jax.jit(jax.hessian(lambda z: found.potential_fn(unravel(z))))
+        sites = {"weights": np.zeros(1), "means": np.zeros((2, 2)), "scales": np.zeros((2, 2))}
+        blank, unravel = jax.flatten_util.ravel_pytree(sites)
+
+        def potential(z):
+            return potential_energy(plain_model, (X, *prior), {}, unravel(z))
+
+        density = jax.jit(jax.vmap(lambda z: -potential(z)))
+        slope, curve = jax.jit(jax.value_and_grad(potential)), jax.jit(jax.hessian(potential))
         proposals = []
         for feature in (0, 1):
             for sign in (1.0, -1.0):

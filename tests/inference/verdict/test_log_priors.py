@@ -47,7 +47,8 @@ def numpyro_terms(fit):
         laws["correlation_cholesky"] = dist.LKJCholesky(
             fit.n_features, prior.correlation_concentration
         )
-    terms = {name: np.asarray(law.log_prob(draws[name])) for name, law in laws.items()}
+    density = jax.jit(lambda draws: {name: law.log_prob(draws[name]) for name, law in laws.items()})
+    terms = {name: np.asarray(term) for name, term in density(draws).items()}
     return {n: t.reshape(*t.shape[:2], -1).sum(axis=2) for n, t in terms.items()}
 
 
