@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
-from scipy.special import expit
+from scipy.special import digamma, expit, polygamma
 
 from gmm_bayes._vocabulary import CHAIN, DRAW
 from gmm_bayes.errors import InferenceError
 from gmm_bayes.inference import arviz_bridge
 
-__all__ = ["Bridge", "Normal", "bridge"]
+__all__ = ["Bridge", "Normal", "bridge", "effective_size", "largest_constant"]
 
 _TOLERANCE = 1e-10
 _MAX_ITERATIONS = 1000
@@ -125,7 +125,7 @@ def bridge(at_draws: np.ndarray, at_proposals: np.ndarray, weights: np.ndarray) 
        switching models using bridge sampling techniques. The Econometrics Journal 7.
     """
     weights = weights / weights.mean(axis=1, keepdims=True)
-    share = 1 / (1 + len(at_proposals) / _ess(at_draws))
+    share = 1 / (1 + len(at_proposals) / effective_size(at_draws))
     log_z, n_iterations, settled = float(np.median(at_draws)), 0, False
     while n_iterations < _MAX_ITERATIONS and not settled:
         of_f, of_g = _terms(at_draws, at_proposals, log_z, share)
@@ -139,9 +139,49 @@ def bridge(at_draws: np.ndarray, at_proposals: np.ndarray, weights: np.ndarray) 
     of_f, of_g = _terms(at_draws, at_proposals, log_z, share)
     # What each draw adds to a weighted average, to first order.
     parts = weights * (of_g / (weights * of_g).mean() - 1)
-    ess = _ess(parts)
+    ess = effective_size(parts)
     squared = of_f.var() / of_f.mean() ** 2 / len(of_f) + parts.var() / ess
     return Bridge(log_z, float(np.sqrt(squared)), n_iterations, ess, settled)
+
+
+def largest_constant(z: np.ndarray, log_f: np.ndarray) -> float:
+    """A bound that log Z of a density f / Z is not above, but by chance.
+
+    Parameters
+    ----------
+    z : ndarray, shape (num_chains, num_draws, dimension)
+        Draws of f / Z.
+    log_f : ndarray, shape (num_chains, num_draws)
+
+    Returns
+    -------
+    float
+        Infinite where the draws are worth fewer than twice as many independent ones as there are
+        dimensions.
+
+    Notes
+    -----
+    log Z = E log f + H, and of all densities with a given covariance the normal has the largest
+    entropy H [1]_. Of so many independent draws the log determinant of the covariance is that of a
+    Wishart matrix: its bias is taken off, and two standard errors are added.
+
+    References
+    ----------
+    .. [1] T. M. Cover, J. A. Thomas (2006). Elements of Information Theory, 2nd ed., theorem 8.6.5.
+    """
+    dimension = z.shape[-1]
+    # Draws that alternate are worth more for a mean, but not for a covariance.
+    n = min(effective_size(z), log_f.size)
+    if n < 2 * dimension:
+        return np.inf
+    covariance = np.atleast_2d(np.cov(z.reshape(-1, dimension), rowvar=False))
+    halves = (n - np.arange(dimension)) / 2
+    log_det = np.linalg.slogdet(covariance)[1] - np.sum(digamma(halves) - math.log(n / 2))
+    error = math.hypot(
+        log_f.std() / math.sqrt(effective_size(log_f)), 0.5 * math.sqrt(polygamma(1, halves).sum())
+    )
+    entropy = 0.5 * (dimension * math.log(2 * math.pi * math.e) + log_det)
+    return float(log_f.mean() + entropy + 2 * error)
 
 
 def _terms(
@@ -154,9 +194,10 @@ def _terms(
     return of_f, of_g
 
 
-def _ess(values: np.ndarray) -> float:
-    """Effective size of a mean over chains, shape (num_chains, num_draws)."""
+def effective_size(values: np.ndarray) -> float:
+    """Effective size of the mean over chains of values (num_chains, num_draws, ...): the least."""
     if not np.ptp(values) > 0:
         return float(values.size)
-    dataset = xr.Dataset({"values": ((CHAIN, DRAW), values)})
-    return float(arviz_bridge.ess(dataset, "mean")["values"])
+    others = [f"axis{i}" for i in range(values.ndim - 2)]
+    dataset = xr.Dataset({"values": ((CHAIN, DRAW, *others), values)})
+    return float(arviz_bridge.ess(dataset, "mean")["values"].min())

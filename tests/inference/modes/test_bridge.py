@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from gmm_bayes.errors import InferenceError
-from gmm_bayes.inference.modes.bridge import Normal, bridge
+from gmm_bayes.inference.modes.bridge import Normal, bridge, largest_constant
 
 LOG_Z = 7.5
 
@@ -85,3 +85,22 @@ def test_what_cannot_be_bridged():
         bridge(np.zeros((2, 50)), np.full(100, -np.inf), np.ones((2, 50)))
     with pytest.raises(InferenceError, match=message):
         Normal.fit(np.zeros((2, 50, 3)), np.ones((2, 50)))
+
+
+def test_a_covariance_bounds_the_integral():
+    """Of a normal density closely; of two far apart from above; of few draws it says nothing."""
+    rng = np.random.default_rng(6)
+    factor = np.tril(rng.standard_normal((8, 8))) + 3 * np.eye(8)
+    law = stats.multivariate_normal(np.arange(8.0), factor @ factor.T)
+    bounds = []
+    for _ in range(50):
+        draws = law.rvs((4, 100), random_state=rng)
+        bounds.append(largest_constant(draws, LOG_Z + law.logpdf(draws)))
+    bounds = np.array(bounds) - LOG_Z
+    # Two standard errors above it, of which the bias of a covariance of 400 draws is the half.
+    assert (bounds > 0).mean() > 0.9
+    assert bounds.mean() < 0.5
+    apart = np.where(rng.random((4, 100, 1)) < 0.5, 20.0, -20.0)
+    log_f = LOG_Z + np.logaddexp(law.logpdf(draws), law.logpdf(draws + 2 * apart)) - np.log(2)
+    assert largest_constant(draws + apart * (rng.random((4, 100, 1)) < 0.5), log_f) > LOG_Z + 1
+    assert largest_constant(draws[:1, :15], np.zeros((1, 15))) == np.inf

@@ -14,10 +14,11 @@ from scipy import optimize, special, stats
 
 import gmm_bayes as gb
 from gmm_bayes.errors import CheckpointError, GMMBayesWarning
-from gmm_bayes.inference.modes import mass
+from gmm_bayes.inference.modes import chains, mass
 from gmm_bayes.inference.modes.draws import mixed
 from gmm_bayes.inference.modes.nearest import Chain, pieces_of
 from gmm_bayes.inference.sampling.checkpoint import files
+from gmm_bayes.inference.sampling.problem import evaluate
 from gmm_bayes.inference.verdict.looked_for import few
 
 SAMPLER = gb.NUTS(num_warmup=300, num_samples=500)
@@ -37,11 +38,22 @@ def quiet(function, *arguments, **options):
         return function(*arguments, **options)
 
 
+WEIGHED = []
+
+
 @pytest.fixture(scope="module")
 def either_way(tmp_path_factory):
     """A fit whose posterior has two modes, and its checkpoint."""
     directory = tmp_path_factory.mktemp("either") / "run"
-    fit = quiet(gb.fit, four_groups(), 2, **OPTIONS, checkpoint=directory, checkpoint_seconds=0.01)
+    options = {**OPTIONS, "checkpoint": directory, "checkpoint_seconds": 0.01}
+
+    def spied(*arguments):
+        WEIGHED.append(arguments)
+        return mass.mass_of(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(chains, "mass_of", spied)
+        fit = quiet(gb.fit, four_groups(), 2, **options)
     return fit, directory
 
 
@@ -104,6 +116,33 @@ def test_modes_that_chains_do_not_cross_have_the_masses_of_an_importance_sampler
     # And so have the draws, in every chain.
     share = is_left_and_right(fit).mean(axis=1)
     np.testing.assert_allclose(share, piece["share"], atol=2 / 500)
+
+
+@pytest.mark.usefixtures("double")
+def test_a_mass_is_the_same_where_chains_are_numbered_otherwise(either_way):
+    """Chains may come to one piece under several numberings: the normal is of one."""
+    problem, prior, piece, near, elsewhere, _ = WEIGHED[-1]
+    numbered_otherwise = [renumbered(problem, chain) for chain in piece[:2]]
+    expected = mass.mass_of(problem, prior, piece, near, elsewhere, np.random.default_rng(1))
+    found = mass.mass_of(
+        problem, prior, numbered_otherwise + piece[2:], near, elsewhere, np.random.default_rng(2)
+    )
+    error = np.hypot(found.error, expected.error)
+    assert error < 0.1
+    assert abs(found.log_constant - expected.log_constant) < 5 * error
+
+
+def renumbered(problem, chain):
+    """The same mixtures, the components in another order."""
+    sites = {name: values[..., ::-1] for name, values in chain.draws.sites.items()}
+    for name in ("means", "scales"):
+        sites[name] = chain.draws.sites[name][..., ::-1, :]
+    one_by_one = [
+        {name: v[0, t] for name, v in sites.items()} for t in range(len(sites["means"][0]))
+    ]
+    z = np.stack([problem.space.vector(values) for values in one_by_one])
+    stats = {**chain.draws.stats, "potential": evaluate(problem, z)[0][None]}
+    return chain._replace(draws=chain.draws._replace(sites=sites, stats=stats))
 
 
 def test_the_verdict_says_that_modes_were_weighted(either_way):

@@ -28,7 +28,11 @@ def by_plain_numpyro(ours, X, num_samples=1000):
     def begin(key):
         seeded = handlers.substitute(handlers.seed(plain_model, key), start)
         trace = handlers.trace(seeded).get_trace(*data)
-        sites = {n: site["value"] for n, site in trace.items() if n != "X"}
+        sites = {
+            n: site["value"]
+            for n, site in trace.items()
+            if site["type"] == "sample" and not site["is_observed"]
+        }
         return unconstrain_fn(plain_model, data, {}, sites)
 
     def potential(z):
