@@ -29,10 +29,13 @@ def main():
     parser.add_argument("--mixed-starts", type=int, default=2000)
     parser.add_argument("--fits", type=int, default=0, help="tables that are also sampled")
     parser.add_argument("--no-real", action="store_true")
+    parser.add_argument("--no-maxima", action="store_true", help="only sample")
     parser.add_argument("--rows", default=record.ROWS, help="folder of the rows")
+    parser.add_argument("--only", nargs="*", default=[""], help="tables whose names have a word")
     args = parser.parse_args()
     tables = [*([] if args.no_real else real()), *simulated(args.tables)]
-    for name, X, k in tables:
+    tables = [table for table in tables if any(word in table[0] for word in args.only)]
+    for name, X, k in () if args.no_maxima else tables:
         maxima(name, X, k, args)
     for name, X, k in tables[: args.fits]:
         record.emit(NAME, believed(name, X, k, args), args.rows)

@@ -152,6 +152,7 @@ def test_only_the_first_process_speaks_and_writes(together):
     assert not (directory / ".gmm-bayes.lock").exists()
 
 
+@pytest.mark.slow
 def test_each_process_reads_its_own_rows_of_a_file(folder, together):
     """Half of them to look at, when they are checked and when they are fitted, and to sample."""
     words = ("run", "job.toml", "--out", "apart", "--set", "data.in_memory=false")

@@ -511,6 +511,7 @@ def test_executors_by_name(file, sampled, serial, tmp_path, executor):
     assert list(table["member"]) == NAMES
 
 
+@pytest.mark.slow
 def test_processes_of_joblib(file, serial, tmp_path):
     """The command itself, in a process of its own with two workers."""
     command = [sys.executable, "-m", "gmm_bayes", "sweep", file, "--out", tmp_path / "out"]
@@ -582,6 +583,7 @@ class Killer(threading.Thread):
             time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_dask_worker_that_is_killed(file, serial, tmp_path):
     from distributed import Client, LocalCluster

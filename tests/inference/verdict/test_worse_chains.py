@@ -63,10 +63,10 @@ SHAPES = [
 ]
 
 
+@pytest.mark.parametrize("n_runs", [4, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("n_chains", "n_draws", "memory"), SHAPES)
-def test_no_chain_of_one_mode_is_a_worse_one(n_chains, n_draws, memory):
+def test_no_chain_of_one_mode_is_a_worse_one(n_chains, n_draws, memory, n_runs):
     rng = np.random.default_rng([n_chains, n_draws, int(100 * memory)])
-    n_runs = 20 if n_chains < 16 else 4
     alarms = [
         found
         for _ in range(n_runs)
