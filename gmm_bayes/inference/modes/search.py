@@ -75,7 +75,7 @@ class Search:
         weights = np.full(len(X), n_obs / len(X))
         rows = block_rows(X, rows_per_block=self._rows_per_block, row_weights=weights)
         data = jax.device_put(Data(rows, log_prior(self._prior, spec)))
-        # Of 83 parameters L-BFGS took 14 s with BLAS' threads, beside one more process, and 5 without.
+        # Of 83 parameters, beside another process, L-BFGS took 14 s with BLAS' threads, else 5.
         with few_threads(X):
             modes = find_modes(found, X, self._prior, data, spec, n_obs)
         self.looked_for[SURVEY] = facts(modes, found.n_starts, X, arguments.units)
