@@ -15,10 +15,10 @@ from scipy import optimize, special, stats
 import gmm_bayes as gb
 from gmm_bayes.errors import CheckpointError, GMMBayesWarning
 from gmm_bayes.inference.modes import chains, mass
-from gmm_bayes.inference.modes.draws import mixed
-from gmm_bayes.inference.modes.nearest import Chain, pieces_of
+from gmm_bayes.inference.modes.draws import mixed, so_many
+from gmm_bayes.inference.modes.nearest import Chain, counted, pieces_of, speaking
 from gmm_bayes.inference.sampling.checkpoint import files
-from gmm_bayes.inference.sampling.problem import evaluate
+from gmm_bayes.inference.sampling.problem import Draws, evaluate
 from gmm_bayes.inference.verdict.looked_for import few
 
 SAMPLER = gb.NUTS(num_warmup=300, num_samples=500)
@@ -242,6 +242,45 @@ def test_chains_are_in_one_piece_if_others_link_them():
     chains = [Chain(i, None, np.array(modes, bool)) for i, modes in enumerate(came)]
     numbers = [[chain.began for chain in piece] for piece in pieces_of(chains)]
     assert numbers == [[0, 4, 1, 3], [2]]
+
+
+def test_short_chains_say_nothing_where_whole_ones_began():
+    came = np.array([True, False])
+    short = Chain(1, None, came, whole=False)
+    first, other = Chain(0, None, came), Chain(2, None, came, whole=False)
+    assert counted([first, short, other]) == [first, short, other]
+    gone = Chain(1, None, came)
+    assert counted([first, short, other, gone]) == [first, other, gone]
+    # And are heard only where there are no whole ones.
+    assert speaking([short, first]) == [first]
+    assert speaking([short, other]) == [short, other]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "warmup", "expected"),
+    [
+        (gb.NUTS(num_samples=1000), 1000, (200, 200)),
+        (gb.NUTS(num_samples=150), 100, (100, 100)),
+        (gb.NUTS(num_samples=30, num_warmup=10), 10, (10, 30)),
+        (gb.ChEES(num_samples=1000, num_chains=64), 600, (120, 200)),
+    ],
+)
+def test_chains_that_show_where_they_go_are_short(sampler, warmup, expected):
+    brief = chains._briefly(sampler, SimpleNamespace(facts={"num_warmup": warmup}))
+    assert (brief.num_warmup, brief.num_samples) == expected
+    assert brief.num_chains == sampler.num_chains
+
+
+def test_a_piece_with_few_draws_gives_them_twice():
+    parts = [Draws(p.sites, {"potential": p.stats["potential"]}, {}, {}) for p in one_and_two()]
+    found = so_many(parts, 3, 500)
+    assert found.stats["potential"].shape == (3, 500)
+    np.testing.assert_array_equal(found.stats["potential"][:, 0], [1.0, 2.0, 1.0])
+    assert found.sites["weights"].shape == (3, 500, 2)
+
+
+def one_and_two():
+    return [made_up_draws(value, n_chains=1) for value in (1.0, 2.0)]
 
 
 def surveyed(survey, n_components=2):
