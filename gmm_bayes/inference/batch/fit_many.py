@@ -16,19 +16,18 @@ from gmm_bayes._validation import (
     check_columns,
     check_data,
     check_fit_size,
-    check_integer,
     check_n_components,
     check_seed,
     warn_data,
 )
-from gmm_bayes._vocabulary import NAMED_INIT_METHODS, CovarianceType, InitMethod
+from gmm_bayes._vocabulary import INIT_METHODS, CovarianceType, InitMethod
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.errors import ConvergenceWarning
 from gmm_bayes.inference.arguments import check_model
 from gmm_bayes.inference.batch.result import DataSet, ManyFits
 from gmm_bayes.inference.batch.sampling import ManyDraws, sample_many, stack
-from gmm_bayes.inference.em.starts import em_starts, match_to_prior
+from gmm_bayes.inference.em.starts import check_n_init, em_starts, match_to_prior
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, site_values, space
 from gmm_bayes.inference.rescue import rescued, save_arrays
 from gmm_bayes.inference.rows.standardization import Standardization
@@ -51,8 +50,8 @@ def fit_many(
     covariance_type: CovarianceType = "full",
     priors: Priors | None = None,
     sampler: NUTS | None = None,
-    init: InitMethod = "kmeans",
-    n_init: int = 10,
+    init: InitMethod = "auto",
+    n_init: int | None = None,
     seed: Any = 0,
     device: str = "auto",
     progress: bool | None = None,
@@ -76,10 +75,11 @@ def fit_many(
         k-means centroids of each.
     sampler : NUTS, optional
         None takes `NUTS()`. Its `chain_method` plays no part: chains of a block run together.
-    init : {"kmeans", "k-means++", "random", "random_from_data"}
-        Where EM begins.
-    n_init : int
-        Number of EM starts for each set.
+    init : {"auto", "kmeans", "k-means++", "random", "random_from_data"}
+        Where EM begins: "auto" takes starts of many kinds, as `fit` does, but fewer.
+    n_init : int, optional
+        Number of EM starts for each set. None takes 8 for each component, from 16 to 48, or 10 of
+        a kind that is named.
     seed : int in [0, 2**32) or JAX key
         A set's draws depend on the seed and its own rows, and but for rounding not on the sets
         beside it or on its place.
@@ -127,8 +127,8 @@ def fit_many(
            [ 4., 80.]])
     """
     begin = time.perf_counter()
-    check_choice(init, "init", NAMED_INIT_METHODS)
-    check_integer(n_init, "n_init", 1)
+    check_choice(init, "init", INIT_METHODS)
+    check_n_init(n_init)
     spec, sampler = _check_options(n_components, covariance_type, priors, sampler)
     seed = check_seed(seed)
     tables = _tables(datasets, spec)
@@ -169,7 +169,11 @@ def fit_many(
 
 
 def _starts(
-    sets: list[DataSet], spec: ModelSpec, init: InitMethod, n_init: int, seeds: list[int]
+    sets: list[DataSet],
+    spec: ModelSpec,
+    init: InitMethod,
+    n_init: int | None,
+    seeds: list[int],
 ) -> tuple[Data, np.ndarray]:
     """Rows and priors in standard units, with a leading axis of sets, and where searches begin."""
     room = max(len(one.table.values) for one in sets)

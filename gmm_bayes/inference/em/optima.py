@@ -17,22 +17,40 @@ from gmm_bayes.core.draws import draw_scores, log_density_and_entropy
 from gmm_bayes.core.likelihood import RowBlocks
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.em.guesses import Rows, guesses, named_kinds, portfolio, regroupings
-from gmm_bayes.inference.em.steps import EMSettings, Solutions, maximise, ranking
+from gmm_bayes.inference.em.steps import (
+    VARIANCE_FLOOR,
+    EMSettings,
+    Solutions,
+    maximise,
+    ranking,
+)
 from gmm_bayes.inference.potential import ModelSpec
 
-__all__ = ["Optima", "distinct", "find_optima", "follow_all", "looked_at"]
+__all__ = [
+    "NAMED_STARTS",
+    "SHORT",
+    "Optima",
+    "distinct",
+    "find_optima",
+    "follow_all",
+    "leaders",
+    "looked_at",
+]
 
 logger = logging.getLogger(__name__)
 
 # Starts in one program: all wait for the slowest.
 _TOGETHER = 16
-_SHORT = 15
+# Iterations of a short run.
+SHORT = 15
+# Starts of a kind that is named.
+NAMED_STARTS = 10
 # Rounds of regrouping: at most, and without anything better before it is enough. And the moves of
 # one: of the best maximum, and of the next few.
 _MOST_ROUNDS, _PATIENCE = 30, 6
 _MOVES = (16, 4, 4, 4, 4)
 # The more components, the more ways to go wrong: starts for each.
-_MOST_STARTS, _FEWEST_STARTS, _NAMED_STARTS, _STARTS_EACH = 192, 32, 10, 32
+_MOST_STARTS, _FEWEST_STARTS, _STARTS_EACH = 192, 32, 32
 # Flops that the short runs may take: a second or two of one core.
 _FLOPS = 4e9
 # Two mixtures are one where the log densities of rows differ by less, root mean square in nats:
@@ -101,7 +119,7 @@ def find_optima(
     k = spec.n_components
     first, *others = np.random.SeedSequence(seed).spawn(1 + _MOST_ROUNDS)
     if init != AUTO:
-        kinds = named_kinds(init, n_init or _NAMED_STARTS)
+        kinds = named_kinds(init, n_init or NAMED_STARTS)
         return follow_all(guesses(here, k, kinds, seed), kinds, rows, spec, settings)
     affordable = _affordable(len(X), k, X.shape[1])
     usual = int(np.clip(affordable, _FEWEST_STARTS, min(_MOST_STARTS, _STARTS_EACH * k)))
@@ -137,7 +155,7 @@ def follow_all(
 def _affordable(n_obs: int, n_components: int, n_features: int) -> float:
     """Short runs that cost a second or two."""
     n_numbers = n_obs * n_components * (n_features + 1) * (n_features + 2) / 2
-    return _FLOPS / (4 * n_numbers * _SHORT)
+    return _FLOPS / (4 * n_numbers * SHORT)
 
 
 class _EM(NamedTuple):
@@ -151,13 +169,13 @@ class _EM(NamedTuple):
     def follow_best(self, moments: np.ndarray, kinds: list[str]) -> Optima:
         """Run all starts briefly, and the best that differ to their ends."""
         longest = self.settings.max_iter
-        short = self._run(moments, min(_SHORT, longest))
+        short = self._run(moments, min(SHORT, longest))
         # Neighbours come to the same place: one of them is followed.
         groups = self._distinct(short, _NEAR)
         led = [[kinds[i] for i in group] for group in groups]
         ended = jax.tree.map(lambda a: a[[group[0] for group in groups]], short)
-        if longest > _SHORT:
-            ended = _one_run(ended, self._run(ended.moments, longest - _SHORT))
+        if longest > SHORT:
+            ended = _one_run(ended, self._run(ended.moments, longest - SHORT))
         return self._merged(Optima(ended, led, len(kinds)))
 
     def joined(self, some: Optima, more: Optima) -> Optima:
@@ -239,6 +257,28 @@ def distinct(
         else:
             groups.append([i])
     return groups
+
+
+def leaders(short: Solutions, X: np.ndarray, most: int) -> np.ndarray:
+    """Positions of the short runs that are worth following: the best that differ, the best first.
+
+    Parameters
+    ----------
+    short : Solutions
+        Of NumPy arrays, leading axis the starts.
+    X : ndarray, shape (N, D)
+    most : int
+        Where fewer differ, the best is there several times.
+
+    Returns
+    -------
+    ndarray of int, shape (most,)
+    """
+    order = ranking(short, VARIANCE_FLOOR)
+    finite = order[np.isfinite(short.log_likelihood[order])]
+    first = [group[0] for group in distinct(short.mixture, finite, looked_at(X), _NEAR)[:most]]
+    first = first or [int(order[0])]
+    return np.array(first + first[:1] * (most - len(first)))
 
 
 def looked_at(X: np.ndarray) -> np.ndarray:

@@ -10,12 +10,12 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import linear_sum_assignment
 
 from gmm_bayes._validation import check_choice, check_finite, check_integer
-from gmm_bayes._vocabulary import INIT_METHODS, InitMethod
+from gmm_bayes._vocabulary import AUTO, INIT_METHODS, InitMethod
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.em.guesses import Rows, guesses, named_kinds
-from gmm_bayes.inference.em.optima import Optima, find_optima
+from gmm_bayes.inference.em.guesses import Rows, guesses, named_kinds, portfolio
+from gmm_bayes.inference.em.optima import NAMED_STARTS, SHORT, Optima, find_optima, leaders
 from gmm_bayes.inference.em.steps import (
     ROWS_PER_BLOCK,
     VARIANCE_FLOOR,
@@ -46,6 +46,9 @@ logger = logging.getLogger(__name__)
 
 # Data sets whose EM runs in one program: all wait for the slowest.
 _SETS_TOGETHER = 64
+# Of each of those: starts for each component, the fewest and the most, and those that are followed
+# to their ends.
+_STARTS_EACH, _STARTS_IN_ALL, _FOLLOWED = 8, (16, 48), 8
 # Starts are tried on so many rows, drawn at random: the best of them is followed on all rows by the
 # search for the mode, or by the chains themselves.
 _MANY_ROWS = 20_000
@@ -96,10 +99,13 @@ def em_starts(
     spec: ModelSpec,
     *,
     init: InitMethod,
-    n_init: int,
+    n_init: int | None,
     seeds: Sequence[int],
 ) -> list[MixtureParameters]:
     """Best regular solution of EM over several starts, for each of many data sets at once.
+
+    Of starts of many kinds ("auto") all are run briefly, and the best that differ to their ends;
+    what they led to is not regrouped, which would take longer than all the rest of many small fits.
 
     Parameters
     ----------
@@ -108,22 +114,37 @@ def em_starts(
     rows : RowBlocks
         The same, with a leading axis of sets and filled to equal lengths.
     spec, init, n_init
-        As for `em_start`.
+        As for `em_start`. Of starts of many kinds None takes 8 for each component, from 16 to 48.
     seeds : sequence of int
     """
-    kinds, k = named_kinds(init, n_init), spec.n_components
+    k, d = spec.n_components, X[0].shape[1]
+    if init == AUTO:
+        usual = int(np.clip(_STARTS_EACH * k, *_STARTS_IN_ALL)) if k > 1 else 1
+        kinds = portfolio(n_init or usual, d)
+    else:
+        kinds = named_kinds(init, n_init or NAMED_STARTS)
     moments = np.stack([guesses(Rows.of(x), k, kinds, s) for x, s in zip(X, seeds, strict=True)])
-    tolerance = np.array([EMSettings().tol * len(x) for x in X])
+    settings, together = EMSettings(), _FOLLOWED if init == AUTO else len(kinds)
+    tolerance = np.array([settings.tol * len(x) for x in X])
     found: list[MixtureParameters] = []
     for first in range(0, len(X), _SETS_TOGETHER):
         # The last ones are taken with some of those before, so that one program serves.
         begin = max(0, min(first, len(X) - _SETS_TOGETHER))
         some = slice(begin, begin + _SETS_TOGETHER)
-        block = jax.tree.map(lambda a, s=some: a[s], (moments, rows, tolerance))
-        solutions = jax.tree.map(np.asarray, _maximise_many(*block, spec=spec))
-        for i in range(first - begin, len(block[2])):
-            found.append(_best(jax.tree.map(lambda a, i=i: a[i], solutions)))
+        block = jax.tree.map(lambda a, s=some: a[s], (rows, tolerance))
+        run = partial(_run_many, block=block, size=together, spec=spec)
+        chosen = moments[some]
+        if len(kinds) > together:
+            short = run(chosen, limit=SHORT)
+            best = [leaders(_of_set(short, i), x, together) for i, x in enumerate(X[some])]
+            chosen = np.stack([short.moments[i, places] for i, places in enumerate(best)])
+        solutions = run(chosen, limit=settings.max_iter)
+        found += [_best(_of_set(solutions, i)) for i in range(first - begin, len(chosen))]
     return found
+
+
+def _of_set(solutions: Solutions, i: int) -> Solutions:
+    return jax.tree.map(lambda a: a[i], solutions)
 
 
 def _best(found: Solutions) -> MixtureParameters:
@@ -133,14 +154,33 @@ def _best(found: Solutions) -> MixtureParameters:
     return MixtureParameters(*(a[best] for a in found.mixture))
 
 
+def _run_many(
+    moments: np.ndarray,
+    *,
+    block: tuple[RowBlocks, np.ndarray],
+    limit: int,
+    size: int,
+    spec: ModelSpec,
+) -> Solutions:
+    """EM from moments (sets, starts, ...), `size` starts of every set at a time."""
+    n_starts = moments.shape[1]
+    # As many as whole programs have room for: some twice.
+    places = np.arange(-(-n_starts // size) * size) % n_starts
+    parts = [
+        jax.tree.map(np.asarray, _maximise_many(moments[:, some], *block, limit, spec=spec))
+        for some in places.reshape(-1, size)
+    ]
+    whole = jax.tree.map(lambda *a: np.concatenate(a, axis=1), *parts)
+    return jax.tree.map(lambda a: a[:, :n_starts], whole)
+
+
 # A single set does not go this way: it takes as long, but from some 3,000 rows on the 14th digit of
 # a mixture is rounded otherwise, and draws would not be what they were, bit for bit.
 @partial(jax.jit, static_argnames="spec")
 def _maximise_many(
-    moments: jax.Array, rows: RowBlocks, tolerance: jax.Array, *, spec: ModelSpec
+    moments: jax.Array, rows: RowBlocks, tolerance: jax.Array, limit: jax.Array, *, spec: ModelSpec
 ) -> Solutions:
-    longest = EMSettings().max_iter
-    fixed = {"floor": VARIANCE_FLOOR, "limit": longest, "max_iter": longest}
+    fixed = {"floor": VARIANCE_FLOOR, "limit": limit, "max_iter": EMSettings().max_iter}
     one = partial(maximise, spec=spec, **fixed)
     return jax.vmap(lambda m, r, t: one(m, r, t))(moments, rows, tolerance)
 

@@ -7,6 +7,7 @@ import xarray as xr
 
 import gmm_bayes as gb
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
+from gmm_bayes.core.draws import log_density_and_entropy
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.batch import sampling as many
@@ -203,6 +204,30 @@ def test_em_starts_are_those_of_one_set(monkeypatch, tables):
     for one, other in zip(found, single, strict=True):
         for got, expected in zip(one, other, strict=True):
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-8)
+
+
+def log_likelihood_of(found, X):
+    return log_density_and_entropy(X, *(np.asarray(a)[None] for a in found))[0].sum()
+
+
+def test_starts_of_many_kinds_find_what_a_set_by_itself_finds():
+    """Where k-means is blind: bodies of two species and sexes, of which size says nothing."""
+    X, seeds, found = gb.datasets.load_crabs().to_numpy(), range(6), {}
+    with double_precision():
+        values, rows, *_ = in_standard_units(X)
+        several = stack([rows for _ in seeds])
+        for init in ("auto", "kmeans"):
+            starts = em_starts(
+                [values] * 6, several, SPEC, init=init, n_init=None, seeds=list(seeds)
+            )
+            found[init] = [log_likelihood_of(start, values) for start in starts]
+        best = log_likelihood_of(
+            em_start(values, SPEC, init="auto", n_init=None, seed=9).best, values
+        )
+    reached = {init: int(np.sum(np.array(f) > best - 0.1)) for init, f in found.items()}
+    assert max(found["auto"]) < best + 0.1
+    assert reached["auto"] >= 5
+    assert reached["kmeans"] <= 1
 
 
 def test_a_fit_is_a_whole_one(tmp_path, tables, fits):
