@@ -103,27 +103,14 @@ def draw_from_modes(
     one_for_all = partial(_one_for_all, problem)
     agreement_of = partial(_judged, problem, sampler, judge)
 
-    while len(runs) < _MOST_LOOKING:
-        begun = sorted({chain.began for chain in chains})
-        connected = len(begun) >= _FEW_MODES and len(pieces_of(chains)) == 1
-        seen = came_to(chains) | ~are_worth_chains(survey, connected=connected)
-        seen[begun] = True
-        mode = one_for_all(-1 if seen.all() else seen.argmin())
-        if mode < 0:
-            break
+    while len(runs) < _MOST_LOOKING and (mode := one_for_all(_unseen(chains, survey))) >= 0:
         chains += run_from(mode, _briefly(sampler, first))
     rng = np.random.default_rng(np.random.SeedSequence(seeds[0].entropy, spawn_key=(0, 0, 0)))
     gone_to: set[int] = set()
     while len(pieces := pieces_of(counted(chains))) > 1:
         masses, share = _weighed(problem, prior, pieces, near, survey, rng)
-        # What a piece is said to be is as well known as if it were the whole.
-        poor = (
-            int(came_to(piece).argmax())
-            for piece, its_share in zip(pieces, share, strict=True)
-            if its_share >= _LEAST_SHARE
-            and sum(chain.whole for chain in piece) < sampler.num_chains
-        )
-        mode = one_for_all(next((mode for mode in poor if mode not in gone_to), -1))
+        heavy = [pieces[i] for i in np.flatnonzero(share >= _LEAST_SHARE)]
+        mode = one_for_all(_poorly_known(heavy, sampler.num_chains, gone_to))
         if mode < 0 or len(runs) == _MOST_RUNS:
             break
         gone_to.add(mode)
@@ -146,6 +133,25 @@ def draw_from_modes(
 def _one_for_all(problem: Problem, number: Any) -> int:
     """A number that the first of several processes tells the others."""
     return int(agree(np.asarray(number), problem.mesh))
+
+
+def _unseen(chains: list[Chain], survey: dict[str, Any]) -> int:
+    """A mode worth having where no chain has been; -1 if there is none."""
+    begun = sorted({chain.began for chain in chains})
+    connected = len(begun) >= _FEW_MODES and len(pieces_of(chains)) == 1
+    seen = came_to(chains) | ~are_worth_chains(survey, connected=connected)
+    seen[begun] = True
+    return -1 if seen.all() else int(seen.argmin())
+
+
+def _poorly_known(heavy: list[list[Chain]], n_chains: int, gone_to: set[int]) -> int:
+    """A mode of a piece that has not as many whole chains as if it were the whole posterior.
+
+    Or -1 if there is none where chains have not gone for that.
+    """
+    poor = (piece for piece in heavy if sum(chain.whole for chain in piece) < n_chains)
+    modes = (int(came_to(piece).argmax()) for piece in poor)
+    return next((mode for mode in modes if mode not in gone_to), -1)
 
 
 def _briefly(sampler: Sampler, first: Draws) -> Sampler:

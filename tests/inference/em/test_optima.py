@@ -125,7 +125,7 @@ def test_a_short_run_and_what_goes_on_from_it_are_one_run(bodies, monkeypatch):
     in_two = em.follow_best(moments, kinds)
     at_once = follow_all(moments, kinds, rows, spec, settings)
     n = int(in_two.solutions.n_iter[0])
-    assert n > optima._SHORT, "else there was one run"
+    assert n > optima.SHORT, "else there was one run"
     assert n == at_once.solutions.n_iter[0]
     np.testing.assert_allclose(
         in_two.solutions.trace[0][:n], at_once.solutions.trace[0][:n], rtol=1e-10
