@@ -195,10 +195,7 @@ class _EM(NamedTuple):
 
         What comes after the first groups is left out, unless it belongs to one of those.
         """
-        order = ranking(solutions, self.settings.reg_covar)
-        finite = order[np.isfinite(solutions.log_likelihood[order])]
-        groups = distinct(solutions.mixture, finite, self.looked_at, near)[:_TOGETHER]
-        return groups or [[int(order[0])]]
+        return _groups(solutions, self.looked_at, near, self.settings.reg_covar)[:_TOGETHER]
 
     def _run(self, moments: np.ndarray, limit: int) -> Solutions:
         return _run(moments, self.rows, self.spec, self.settings, limit)
@@ -259,6 +256,13 @@ def distinct(
     return groups
 
 
+def _groups(solutions: Solutions, rows: np.ndarray, near: float, floor: float) -> list[list[int]]:
+    """Groups of solutions that are one mixture, the best first; of none that is finite, one."""
+    order = ranking(solutions, floor)
+    finite = order[np.isfinite(solutions.log_likelihood[order])]
+    return distinct(solutions.mixture, finite, rows, near) or [[int(order[0])]]
+
+
 def leaders(short: Solutions, X: np.ndarray, most: int) -> np.ndarray:
     """Positions of the short runs that are worth following: the best that differ, the best first.
 
@@ -274,10 +278,7 @@ def leaders(short: Solutions, X: np.ndarray, most: int) -> np.ndarray:
     -------
     ndarray of int, shape (most,)
     """
-    order = ranking(short, VARIANCE_FLOOR)
-    finite = order[np.isfinite(short.log_likelihood[order])]
-    first = [group[0] for group in distinct(short.mixture, finite, looked_at(X), _NEAR)[:most]]
-    first = first or [int(order[0])]
+    first = [group[0] for group in _groups(short, looked_at(X), _NEAR, VARIANCE_FLOOR)[:most]]
     return np.array(first + first[:1] * (most - len(first)))
 
 

@@ -74,7 +74,11 @@ def mass_of(
     ]
     z = np.reshape(flat, (*potential.shape, -1))
     mixtures = mixtures_of_draws(problem, draws)
-    best = MixtureParameters(*(a[potential.argmin()] for a in mixtures))
+    here = ~elsewhere[near.mode(mixtures)]
+    if not here.any():
+        return _UNKNOWN
+    lowest = np.where(here, potential.ravel(), np.inf).argmin()
+    best = MixtureParameters(*(a[lowest] for a in mixtures))
 
     def belongs(points: MixtureParameters) -> np.ndarray:
         """Whether points are the piece's, and numbered as its best draw is."""
@@ -83,7 +87,9 @@ def mass_of(
 
     counted = belongs(mixtures).reshape(potential.shape)
     # A chain that is numbered otherwise, or has left, says nothing of where it was.
-    there = counted.mean(axis=1) > _MOSTLY * counted.mean(axis=1).max()
+    share = counted.mean(axis=1)
+    there = share > _MOSTLY * share.max()
+    kept = (there[:, None] & counted).ravel()
     z, potential, counted = z[there], potential[there], counted[there]
     found = _bridged(problem, z, potential, counted, belongs, rng)
     if not found.error < _POOR:
@@ -91,7 +97,6 @@ def mass_of(
         found = found._replace(log_constant=float(np.fmin(found.log_constant, bound)))
     if not np.isfinite(found.log_constant):
         return _UNKNOWN
-    kept = (there[:, None] & belongs(mixtures).reshape(len(there), -1)).ravel()
     more = _other_numberings(MixtureParameters(*(a[kept] for a in mixtures)), prior)
     return found._replace(log_constant=found.log_constant + more)
 

@@ -130,6 +130,10 @@ def test_a_mass_is_the_same_where_chains_are_numbered_otherwise(either_way):
     error = np.hypot(found.error, expected.error)
     assert error < 0.1
     assert abs(found.log_constant - expected.log_constant) < 5 * error
+    # Of draws that are all another piece's nothing is known.
+    everywhere = np.ones_like(elsewhere)
+    unknown = mass.mass_of(problem, prior, piece, near, everywhere, np.random.default_rng(3))
+    assert unknown.error == np.inf
 
 
 def renumbered(problem, chain):
