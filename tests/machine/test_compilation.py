@@ -9,7 +9,13 @@ import pytest
 
 import gmm_bayes as gb
 from gmm_bayes.machine import compilation
-from gmm_bayes.machine.compilation import SWITCH, cache_folder, forget_programs, persistent_cache
+from gmm_bayes.machine.compilation import (
+    SWITCH,
+    cache_folder,
+    compiled,
+    forget_programs,
+    persistent_cache,
+)
 
 FEW = gb.Laplace(num_samples=500)
 
@@ -165,3 +171,48 @@ def test_every_fit_looks_first(monkeypatch, fit):
         monkeypatch.setattr(f"gmm_bayes.inference.{home}.forget_programs", lambda: looked.append(1))
     fit(gb.datasets.load_old_faithful())
     assert looked == [1]
+
+
+def cube(x, *, power):
+    return x**power
+
+
+def asked_for(monkeypatch):
+    """The options of every program that `compiled` makes."""
+    asked, real = [], jax.jit
+
+    def jit(function, **options):
+        asked.append(options.get("compiler_options"))
+        return real(function, **options)
+
+    monkeypatch.setattr(jax, "jit", jit)
+    return asked
+
+
+def test_on_a_cpu_programs_are_compiled_quickly(monkeypatch):
+    assert "xla_backend_optimization_level" in compilation._known_options()
+    asked = asked_for(monkeypatch)
+    program = compiled(cube, static_argnames="power")
+    assert program(2.0, power=3) == 8
+    assert program(3.0, power=3) == 27
+    assert asked == [None, compilation._known_options()]
+    with jax.default_device("cpu"):
+        assert compilation._platform() == "cpu"
+    assert program.__wrapped__ is cube
+
+
+def test_elsewhere_as_the_compiler_likes(monkeypatch):
+    """What is quick on a CPU would be slow on a GPU."""
+    asked = asked_for(monkeypatch)
+    monkeypatch.setattr(compilation, "_platform", lambda: "gpu")
+    assert compiled(cube, static_argnames="power")(2.0, power=3) == 8
+    assert asked == [None]
+
+
+def test_a_compiler_is_asked_for_what_it_has(monkeypatch):
+    compilation._known_options.cache_clear()
+    level = {"xla_backend_optimization_level": 1}
+    monkeypatch.setattr(compilation, "_QUICKLY", {"xla_cpu_of_the_future": True, **level})
+    assert compiled(cube, static_argnames="power")(2.0, power=3) == 8
+    assert compilation._known_options() == level
+    compilation._known_options.cache_clear()

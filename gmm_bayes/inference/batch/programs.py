@@ -12,6 +12,7 @@ from gmm_bayes.inference.potential import Data, ModelSpec, potential
 from gmm_bayes.inference.sampling.coordinates import AffineMap
 from gmm_bayes.inference.sampling.mode import DIFFERENCE_STEP
 from gmm_bayes.inference.sampling.nuts_driver import Adaptation, Programs, Settings, advance
+from gmm_bayes.machine.compilation import compiled
 
 __all__ = ["SetPrograms", "gradients_at", "modes_and_curvatures"]
 
@@ -31,7 +32,7 @@ _PLACES = HMCState(*[0] * len(HMCState._fields))._replace(
 _SETTINGS = Settings(None, 0, 0)  # type: ignore[arg-type]
 
 
-@partial(jax.jit, static_argnames="spec")
+@partial(compiled, static_argnames="spec")
 def modes_and_curvatures(
     z: jax.Array, data: Data, *, spec: ModelSpec
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -114,7 +115,7 @@ def _step(search: _Search, data: Data, spec: ModelSpec) -> _Search:
     return _Search(kept, damping, search.n_points + 1)
 
 
-@partial(jax.jit, static_argnames="spec")
+@partial(compiled, static_argnames="spec")
 def gradients_at(
     eta: jax.Array, affine: AffineMap, data: Data, *, spec: ModelSpec
 ) -> tuple[jax.Array, jax.Array]:
@@ -141,7 +142,7 @@ def gradients_at(
     return jax.vmap(of_one)(eta, affine, data)
 
 
-@partial(jax.jit, static_argnames=("adaptation", "spec", "num_chains", "block"))
+@partial(compiled, static_argnames=("adaptation", "spec", "num_chains", "block"))
 def _advance_sets(
     state: Any,
     fresh: Any,

@@ -26,6 +26,7 @@ from gmm_bayes.inference.em.steps import (
     ranking,
 )
 from gmm_bayes.inference.potential import ModelSpec
+from gmm_bayes.machine.compilation import compiled
 from gmm_bayes.model.centres import few_threads
 from gmm_bayes.model.priors import PriorArrays
 
@@ -176,12 +177,12 @@ def _run_many(
 
 # A single set does not go this way: it takes as long, but from some 3,000 rows on the 14th digit of
 # a mixture is rounded otherwise, and draws would not be what they were, bit for bit.
-@partial(jax.jit, static_argnames="spec")
+@partial(compiled, static_argnames="spec")
 def _maximise_many(
     moments: jax.Array, rows: RowBlocks, tolerance: jax.Array, limit: jax.Array, *, spec: ModelSpec
 ) -> Solutions:
     fixed = {"floor": VARIANCE_FLOOR, "limit": limit, "max_iter": EMSettings().max_iter}
-    one = partial(maximise, spec=spec, **fixed)
+    one = partial(maximise.__wrapped__, spec=spec, **fixed)
     return jax.vmap(lambda m, r, t: one(m, r, t))(moments, rows, tolerance)
 
 

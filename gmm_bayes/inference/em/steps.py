@@ -16,6 +16,7 @@ from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, Array
 from gmm_bayes.core.likelihood import RowBlocks, component_scores, expected_moments
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.potential import ModelSpec
+from gmm_bayes.machine.compilation import compiled
 
 __all__ = [
     "ROWS_PER_BLOCK",
@@ -81,7 +82,7 @@ class _State(NamedTuple):
     active: jax.Array
 
 
-@partial(jax.jit, static_argnames=("spec", "max_iter", "hard"))
+@partial(compiled, static_argnames=("spec", "max_iter", "hard"))
 def maximise(
     moments: jax.Array,
     rows: RowBlocks,

@@ -17,6 +17,7 @@ import numpy as np
 from gmm_bayes.inference.potential import Data, ModelSpec, potential
 from gmm_bayes.inference.sampling.coordinates import AffineMap, BlockMap
 from gmm_bayes.inference.sampling.nuts_driver import draws_per_call
+from gmm_bayes.machine.compilation import compiled
 from gmm_bayes.machine.progress import Progress
 
 __all__ = ["Program", "Settings"]
@@ -137,7 +138,7 @@ def _transition(
     return _State(after, shared, key), record
 
 
-@partial(jax.jit, static_argnames=("spec", "block"))
+@partial(compiled, static_argnames=("spec", "block"))
 def _advance(
     state: _State,
     fresh: Any,

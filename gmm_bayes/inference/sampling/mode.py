@@ -14,6 +14,7 @@ from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.inference.potential import Data, ModelSpec, potential, space
 from gmm_bayes.inference.rows.placement import on_host
 from gmm_bayes.inference.sampling.coordinates import AffineMap, BlockMap
+from gmm_bayes.machine.compilation import compiled
 from gmm_bayes.machine.devices import cpu_cores, first_device
 from gmm_bayes.machine.threads import run_in_threads
 
@@ -83,7 +84,7 @@ class Approximation(NamedTuple):
         return 0.5 * dimension * np.log(2 * np.pi) + self.affine.log_volume - self.potential
 
 
-@partial(jax.jit, static_argnames="spec")
+@partial(compiled, static_argnames="spec")
 def value_and_gradient(z: jax.Array, data: Data, spec: ModelSpec) -> tuple[jax.Array, jax.Array]:
     """Return the potential and its gradient at one point."""
     return jax.value_and_grad(potential)(z, data, spec)

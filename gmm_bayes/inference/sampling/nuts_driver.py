@@ -23,6 +23,7 @@ from gmm_bayes.inference.potential import Data, ModelSpec, potential
 from gmm_bayes.inference.rows.placement import agree, on_host, spread_chains
 from gmm_bayes.inference.sampling.checkpoint.recorder import GroupRecord
 from gmm_bayes.inference.sampling.coordinates import AffineMap, BlockMap
+from gmm_bayes.machine.compilation import compiled
 from gmm_bayes.machine.progress import Progress
 
 __all__ = [
@@ -165,7 +166,7 @@ def _advance_group(
     return state, jax.lax.with_sharding_constraint(out, NamedSharding(split.mesh, P()))
 
 
-_advance_compiled = jax.jit(_advance_group, static_argnames=("adaptation", "spec", "block"))
+_advance_compiled = compiled(_advance_group, static_argnames=("adaptation", "spec", "block"))
 
 
 class Programs:
