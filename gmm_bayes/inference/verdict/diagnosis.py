@@ -256,7 +256,8 @@ def _worse_chains(
     """
     log_likelihood = fit.sample_stats["log_likelihood"].transpose(CHAIN, DRAW).values
     elpd = np.full(len(log_likelihood), np.nan)
-    allowed = (THRESHOLDS["worse_chain_sd"], THRESHOLDS["worse_chain_mcse"])
+    errors = measures.errors_apart(THRESHOLDS["worse_chain_mcse"], len(elpd))
+    allowed = (THRESHOLDS["worse_chain_sd"], errors)
     if groups:
         # Each chain has too few draws for a leave-one-out of its own.
         return elpd, measures.worse_chains(log_likelihood, *allowed, groups)
@@ -264,7 +265,7 @@ def _worse_chains(
     # Chains that agree in what does not depend on labels predict alike.
     if table["rhat"][table["label_free"].astype(bool)].max() > THRESHOLDS["rhat"]:
         found = measures.chain_elpd(fit)
-        limits = (THRESHOLDS[f"worse_chain_{name}"] for name in ("elpd", "se", "mcse"))
+        limits = (THRESHOLDS["worse_chain_elpd"], THRESHOLDS["worse_chain_se"], errors)
         by_elpd = measures.worse_by_elpd(found, fit.n_obs, *limits)
         if found.by_row.size:
             elpd = found.by_row.mean(axis=1) * fit.n_obs

@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 from scipy.special import logsumexp
-from scipy.stats import median_abs_deviation
+from scipy.stats import median_abs_deviation, norm
+from scipy.stats import t as student_t
 
 from gmm_bayes._vocabulary import CHAIN, COVARIANCES, DRAW
 from gmm_bayes.core.bhattacharyya import bhattacharyya
@@ -26,6 +27,7 @@ __all__ = [
     "collapsed_components",
     "cut_trajectories",
     "e_bfmi",
+    "errors_apart",
     "labels_switched",
     "mcse_of_chains",
     "no_agreement",
@@ -210,6 +212,16 @@ def mcse_of_chains(values: np.ndarray) -> float:
     if len(means) < _MANY_CHAINS:
         return within
     return max(within, float(median_abs_deviation(means, scale="normal")))
+
+
+def errors_apart(allowed_mcse: float, num_chains: int) -> float:
+    """Errors of the difference that the best and the worst of many chains are allowed to be apart.
+
+    So many that it is exceeded as rarely by any pair of them as `allowed_mcse` by two: by a t
+    distribution, errors being those of ten effective draws a chain or more, and Bonferroni's bound.
+    """
+    pairs = max(1, num_chains * (num_chains - 1) // 2)
+    return float(student_t.isf(norm.sf(allowed_mcse) / pairs, _FEW_EFFECTIVE * num_chains))
 
 
 class ChainElpd(NamedTuple):
