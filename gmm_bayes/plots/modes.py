@@ -24,6 +24,8 @@ _MOST_ROWS = 5000
 _PROBABILITY = 0.9
 # Nats below the first at which the bars end.
 _DEEPEST = 40.0
+# Bars at most: of more modes than these none could be told from the next.
+_MOST_BARS = 12
 _CURVE_POINTS = 400
 
 
@@ -44,11 +46,11 @@ def plot_modes(
     Returns
     -------
     ndarray of matplotlib.axes.Axes, shape (1 + modes drawn,)
-        First the log mass of each mode beside the first's, in nats and by Laplace's method, with
-        the number of starts that led there and, where chains came to a mode, the share of the
-        posterior that they found there and at others that they came to. Then the modes: rows have
-        the colour of their most probable component, paler the less sure that is, and ellipses hold
-        0.9 of a component; of one feature, curves are weight times density.
+        First the log mass of the modes, twelve at most, beside the first's, in nats and by
+        Laplace's method, with the number of starts that led there and, where chains came to a mode,
+        the share of the posterior that they found there and at others that they came to. Then the
+        modes: rows have the colour of their most probable component, paler the less sure that is,
+        and ellipses hold 0.9 of a component; of one feature, curves are weight times density.
 
     Raises
     ------
@@ -79,7 +81,8 @@ def plot_modes(
 
 
 def _draw_masses(ax: Axes, table: pd.DataFrame) -> None:
-    """A bar for each mode, from the bottom of the axis: longer is more."""
+    """A bar for each of the first modes, from the bottom of the axis: longer is more."""
+    n_modes, table = len(table), table.head(_MOST_BARS)
     mass = np.maximum(table["log_mass"].fillna(-np.inf), -_DEEPEST)
     bottom = min(-10.0, 1.1 * mass.min())
     been = table["chains"].notna()
@@ -103,7 +106,7 @@ def _draw_masses(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_xlim(bottom, 0.0)
     ax.set_ylim(max(len(table), 4) - 0.5, -0.5)
     ax.set_yticks(list(table.index))
-    ax.set_ylabel("mode")
+    ax.set_ylabel("mode" if len(table) == n_modes else f"mode, the first {len(table)} of {n_modes}")
     ax.set_xlabel("log mass beside the first (nats)")
     ax.set_title("blue: chains came to it" if been.any() else "no chains", fontsize="medium")
 

@@ -56,6 +56,15 @@ def test_bars_end_at_the_log_masses(several: gb.GMMFit) -> None:
     assert masses.patches[2].get_facecolor() not in colours
 
 
+def test_of_many_modes_the_first_have_bars(several: gb.GMMFit) -> None:
+    tree = several.datatree.copy()
+    modes = [told(-float(i), [[2.0, 55.0], [4.3, 80.0]]) for i in range(30)]
+    tree.attrs = {**tree.attrs, "run": json.dumps({**several.run, "survey": {"modes": modes}})}
+    masses, *_ = gb.plots.plot_modes(gb.GMMFit(tree))
+    np.testing.assert_allclose(lengths(masses), -np.arange(12.0))
+    assert masses.get_ylabel() == "mode, the first 12 of 30"
+
+
 def test_the_first_modes_are_side_by_side(several: gb.GMMFit) -> None:
     _, *panels = gb.plots.plot_modes(several)
     assert [ax.get_title() for ax in panels] == ["mode 0", "mode 1", "mode 2"]

@@ -28,6 +28,7 @@ from gmm_bayes.inference.potential import ModelSpec
 
 __all__ = [
     "NAMED_STARTS",
+    "REGROUPED",
     "SHORT",
     "Optima",
     "distinct",
@@ -35,6 +36,8 @@ __all__ = [
     "follow_all",
     "leaders",
     "looked_at",
+    "patience",
+    "regrouped_runs",
 ]
 
 logger = logging.getLogger(__name__)
@@ -125,18 +128,18 @@ def find_optima(
     usual = int(np.clip(affordable, _FEWEST_STARTS, min(_MOST_STARTS, _STARTS_EACH * k)))
     # One component has one maximum.
     n_starts = 1 if k == 1 else n_init or usual
-    # Where rows are many, a round of regrouping costs as much as all the starts.
-    patience = int(np.clip(affordable / (2 * sum(_MOVES)), 1, _PATIENCE))
+    enough = patience(_PATIENCE, len(X), k, X.shape[1])
     kinds = portfolio(n_starts, X.shape[1])
     found = em.follow_best(guesses(here, k, kinds, int(first.generate_state(1)[0])), kinds)
     idle = 0
     for sequence in others if k > 1 else []:
         best = found.solutions.log_likelihood[0]
-        moments = _regrouped(here, found, np.random.default_rng(sequence))
+        mixtures = _each(found.solutions.mixture, len(_MOVES))
+        moments = _regrouped(here, mixtures, np.random.default_rng(sequence))
         found = em.joined(found, em.follow_best(moments, [REGROUPED] * len(moments)))
         better = found.solutions.log_likelihood[0] > best + _SAME_HEIGHT
         idle = 0 if better else idle + 1
-        if idle == patience:
+        if idle == enough:
             break
     logger.debug("%d starts, maxima %s", found.n_starts, found.solutions.log_likelihood)
     return found
@@ -150,6 +153,46 @@ def follow_all(
     found = _run(moments, rows, spec, settings, settings.max_iter, size)
     order = ranking(found, settings.reg_covar)
     return Optima(jax.tree.map(lambda a: a[order], found), [[kinds[i]] for i in order], len(kinds))
+
+
+def patience(most: int, n_obs: int, n_components: int, n_features: int) -> int:
+    """Rounds of regrouping without anything better before it is enough, `most` of them or fewer.
+
+    Where rows are many, a round costs as much as all the starts.
+    """
+    affordable = _affordable(n_obs, n_components, n_features)
+    return int(np.clip(affordable / (2 * sum(_MOVES)), 1, most))
+
+
+def regrouped_runs(
+    X: np.ndarray,
+    rows: RowBlocks,
+    mixtures: list[MixtureParameters],
+    spec: ModelSpec,
+    settings: EMSettings,
+    rng: np.random.Generator,
+) -> Solutions:
+    """Short runs of EM from the first few mixtures, each with components merged and split.
+
+    Parameters
+    ----------
+    X : ndarray, shape (N, D)
+        Rows in standard units.
+    rows : RowBlocks
+        The same, on the device.
+    mixtures : list of MixtureParameters
+        The best first: more is made of it.
+    spec : ModelSpec
+    settings : EMSettings
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Solutions
+        Of NumPy arrays, leading axis the runs.
+    """
+    moments = _regrouped(Rows.of(X), mixtures, rng)
+    return _run(moments, rows, spec, settings, min(SHORT, settings.max_iter))
 
 
 def _affordable(n_obs: int, n_components: int, n_features: int) -> float:
@@ -287,11 +330,18 @@ def looked_at(X: np.ndarray) -> np.ndarray:
     return X[np.unique(np.linspace(0, len(X) - 1, _ROWS_COMPARED).astype(int))]
 
 
-def _regrouped(rows: Rows, found: Optima, rng: np.random.Generator) -> np.ndarray:
-    """Starts made of the best maxima."""
+def _regrouped(
+    rows: Rows, mixtures: list[MixtureParameters], rng: np.random.Generator
+) -> np.ndarray:
+    """Starts made of the best mixtures."""
     moments = []
-    for parent, n_moves in enumerate(_MOVES[: len(found.led)]):
-        solution = MixtureParameters(*(a[parent] for a in found.solutions.mixture))
-        scores = draw_scores(rows.X, *(a[None] for a in solution))[0]
-        moments.append(regroupings(rows, scores.argmax(axis=0), solution, n_moves, rng))
+    for mixture, n_moves in zip(mixtures, _MOVES, strict=False):
+        scores = draw_scores(rows.X, *(a[None] for a in mixture))[0]
+        moments.append(regroupings(rows, scores.argmax(axis=0), mixture, n_moves, rng))
     return np.concatenate(moments)
+
+
+def _each(mixtures: MixtureParameters, most: int) -> list[MixtureParameters]:
+    """The first few of some mixtures (leading axis), one by one."""
+    n = min(most, len(mixtures.weights))
+    return [MixtureParameters(*(a[i] for a in mixtures)) for i in range(n)]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gmm_bayes._vocabulary import SURVEY
+from gmm_bayes._vocabulary import AUTO, SURVEY
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.arguments import Arguments
@@ -75,10 +75,13 @@ class Search:
         weights = np.full(len(X), n_obs / len(X))
         rows = block_rows(X, rows_per_block=self._rows_per_block, row_weights=weights)
         data = jax.device_put(Data(rows, log_prior(self._prior, spec)))
+        # Starts of a kind that is named are all there are.
+        regroup = self._seed if arguments.init == AUTO else None
         # Of 83 parameters, beside another process, L-BFGS took 14 s with BLAS' threads, else 5.
         with few_threads(X):
-            modes = find_modes(found, X, self._prior, data, spec, n_obs)
-        self.looked_for[SURVEY] = facts(modes, found.n_starts, X, arguments.units)
+            modes, n_regrouped = find_modes(found, X, self._prior, data, spec, n_obs, seed=regroup)
+        n_starts = found.n_starts + n_regrouped
+        self.looked_for[SURVEY] = facts(modes, n_starts, X, arguments.units)
         if modes and np.isfinite(modes[0].log_mass):
             return modes[0].mixture
         return self._numbered(found.best)

@@ -6,10 +6,24 @@ import jax
 import numpy as np
 
 from gmm_bayes.core.draws import draw_scores
+from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.em.optima import Optima, distinct, looked_at
+from gmm_bayes.inference.em.optima import (
+    REGROUPED,
+    Optima,
+    distinct,
+    looked_at,
+    patience,
+    regrouped_runs,
+)
 from gmm_bayes.inference.em.starts import match_to_prior
-from gmm_bayes.inference.em.steps import VARIANCE_FLOOR, is_singular
+from gmm_bayes.inference.em.steps import (
+    ROWS_PER_BLOCK,
+    VARIANCE_FLOOR,
+    EMSettings,
+    Solutions,
+    is_singular,
+)
 from gmm_bayes.inference.potential import Data, ModelSpec, mixture_at, site_values, space
 from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.sampling.mode import approximation_at, descend, value_and_gradient
@@ -23,8 +37,15 @@ _MOST_FOLLOWED = 10
 # seen to gain forty. And nats below the highest mode at which a mode's curvature is not worth its
 # gradients.
 _HOPELESS, _FAR_BELOW = 100.0, 30.0
-# Two modes are one where the log densities of rows differ by less, root mean square in nats.
-_SAME = 0.05
+# Two modes are one where the log densities of rows differ by less, root mean square in nats; and a
+# short run is near to what has been followed.
+_SAME, _NEAR = 0.05, 0.2
+# Nats by which a mode carries more than another and not the same: curvatures were seen to be out by
+# a tenth.
+_BETTER = 0.3
+# Rounds of regrouping modes: at most, and without more mass or more modes before it is enough. And
+# starts of a round that are followed.
+_MOST_ROUNDS, _PATIENCE, _MOST_REGROUPED = 8, 2, 6
 # Nats below the mode of most mass at which one is worth chains of its own: a thousandth, with room
 # for what Laplace's method is out by.
 _WORTH_CHAINS = 9.0
@@ -57,9 +78,19 @@ class Mode(NamedTuple):
 
 
 def find_modes(
-    found: Optima, X: np.ndarray, prior: PriorArrays, data: Data, spec: ModelSpec, n_obs: int
-) -> list[Mode]:
+    found: Optima,
+    X: np.ndarray,
+    prior: PriorArrays,
+    data: Data,
+    spec: ModelSpec,
+    n_obs: int,
+    *,
+    seed: int | None = None,
+) -> tuple[list[Mode], int]:
     """Follow the maxima of the likelihood to the modes of the posterior; that of most mass first.
+
+    The prior likes some modes better than the likelihood does, and the maxima that lead to them may
+    not be among the best: so modes are regrouped too, as maxima are, until no round finds more.
 
     Parameters
     ----------
@@ -73,48 +104,132 @@ def find_modes(
     spec : ModelSpec
     n_obs : int
         Rows that the data stand for.
+    seed : int, optional
+        Of the regroupings; None makes none.
 
     Returns
     -------
-    list of Mode
+    modes : list of Mode
         Empty where no maximum leads to one: all are singular, or the density is not finite.
+    n_regrouped : int
+        Starts that regrouping made.
     """
-    here = space(spec, X.shape[1])
-    regular = np.flatnonzero(~is_singular(found.solutions, VARIANCE_FLOOR))
-    starts = []
-    for i in regular:
-        mixture = MixtureParameters(*(a[i] for a in found.solutions.mixture))
-        z = here.vector(site_values(match_to_prior(mixture, prior, n_obs), spec))
-        height = -float(value_and_gradient(z, data, spec)[0])
-        if np.isfinite(height):
-            starts.append((height, z, found.led[i]))
-    starts.sort(key=lambda start: -start[0])
-    worth = [s for s in starts[:_MOST_FOLLOWED] if s[0] > starts[0][0] - _HOPELESS]
-    lowest = [(descend(z, data, spec), kinds) for _, z, kinds in worth]
-    ended = [(end, kinds) for end, kinds in lowest if end is not None]
-    limit, reached = np.inf, []
-    for end, kinds in sorted(ended, key=lambda one: one[0].potential):
-        near = approximation_at(end, data, data, spec) if end.potential < limit else None
-        if near is not None:
-            mixture = mixture_at(np.asarray(near.affine.loc), spec, X.shape[1])
-            reached.append(Mode(mixture, -near.potential, near.log_mass, kinds))
-            if np.isfinite(near.log_mass):
-                limit = min(limit, near.potential + _FAR_BELOW)
-    # Of equal mass, the higher.
-    reached.sort(key=lambda mode: (-mode.log_mass, -mode.log_density))
-    return _distinct(reached, looked_at(X))
+    here = _Posterior(X, prior, data, spec, n_obs)
+    starts = here.starts(found.solutions, found.led)
+    modes = _distinct(here.modes_from(starts[:_MOST_FOLLOWED]), here.rows)
+    if seed is None or spec.n_components == 1:
+        return modes, 0
+    blocks = jax.device_put(block_rows(X, rows_per_block=ROWS_PER_BLOCK))
+    settings, sequences = EMSettings(), np.random.SeedSequence(seed).spawn(_MOST_ROUNDS)
+    enough, idle, n_regrouped = patience(_PATIENCE, len(X), spec.n_components, X.shape[1]), 0, 0
+    known = [start.mixture for start in starts]
+    for sequence in sequences if modes else []:
+        mixtures, rng = [mode.mixture for mode in modes], np.random.default_rng(sequence)
+        runs = regrouped_runs(X, blocks, mixtures, spec, settings, rng)
+        n_regrouped += len(runs.log_likelihood)
+        starts = here.starts(runs, [[REGROUPED]] * len(runs.log_likelihood))
+        fresh = here.unlike(starts, [*known, *mixtures])[:_MOST_REGROUPED]
+        known += [start.mixture for start in fresh]
+        after = _distinct(_ordered([*modes, *here.modes_from(fresh)]), here.rows)
+        idle = 0 if _found_more(after, modes) else idle + 1
+        modes = after
+        if idle == enough:
+            break
+    return modes, n_regrouped
+
+
+class _Start(NamedTuple):
+    """A mixture that EM came to, as a point of the posterior."""
+
+    log_density: float
+    z: np.ndarray
+    mixture: MixtureParameters
+    kinds: list[str]
+
+
+class _Posterior(NamedTuple):
+    """The posterior of one table, of which the arguments are those of `find_modes`."""
+
+    X: np.ndarray
+    prior: PriorArrays
+    data: Data
+    spec: ModelSpec
+    n_obs: int
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows by which mixtures are compared."""
+        return looked_at(self.X)
+
+    def starts(self, solutions: Solutions, kinds: list[list[str]]) -> list[_Start]:
+        """Regular solutions whose density is finite, the highest first; none that is hopeless."""
+        here, starts = space(self.spec, self.X.shape[1]), []
+        for i in np.flatnonzero(~is_singular(solutions, VARIANCE_FLOOR)):
+            mixture = MixtureParameters(*(a[i] for a in solutions.mixture))
+            matched = match_to_prior(mixture, self.prior, self.n_obs)
+            z = here.vector(site_values(matched, self.spec))
+            height = -float(value_and_gradient(z, self.data, self.spec)[0])
+            if np.isfinite(height):
+                starts.append(_Start(height, z, mixture, kinds[i]))
+        starts.sort(key=lambda start: -start.log_density)
+        return [s for s in starts if s.log_density > starts[0].log_density - _HOPELESS]
+
+    def unlike(self, starts: list[_Start], known: list[MixtureParameters]) -> list[_Start]:
+        """Starts that are near to nothing known, each with the kinds of those that are near it."""
+        stacked = _stacked([*known, *(start.mixture for start in starts)])
+        groups = distinct(stacked, np.arange(len(stacked.weights)), self.rows, _NEAR)
+        new = [[i - len(known) for i in group] for group in groups if group[0] >= len(known)]
+        return [
+            starts[group[0]]._replace(kinds=[kind for i in group for kind in starts[i].kinds])
+            for group in new
+        ]
+
+    def modes_from(self, starts: list[_Start]) -> list[Mode]:
+        """Where L-BFGS comes to from some starts, the mode of most mass first; some are equal."""
+        lowest = [(descend(one.z, self.data, self.spec), one.kinds) for one in starts]
+        ended = [(end, kinds) for end, kinds in lowest if end is not None]
+        limit, reached = np.inf, []
+        for end, kinds in sorted(ended, key=lambda one: one[0].potential):
+            if end.potential >= limit:
+                break
+            near = approximation_at(end, self.data, self.data, self.spec)
+            if near is not None:
+                z = np.asarray(near.affine.loc)
+                mixture = mixture_at(z, self.spec, self.X.shape[1])
+                reached.append(Mode(mixture, -near.potential, near.log_mass, kinds))
+                if np.isfinite(near.log_mass):
+                    limit = min(limit, near.potential + _FAR_BELOW)
+        return _ordered(reached)
+
+
+def _ordered(modes: list[Mode]) -> list[Mode]:
+    """By mass; of equal mass, the higher first."""
+    return sorted(modes, key=lambda mode: (-mode.log_mass, -mode.log_density))
+
+
+def _found_more(after: list[Mode], before: list[Mode]) -> bool:
+    """Whether a round of regrouping has bettered the largest mass, or the number worth chains."""
+    most = after[0].log_mass
+    n_after, n_before = (
+        sum(m.log_mass > most - _WORTH_CHAINS for m in ms) for ms in (after, before)
+    )
+    return most > before[0].log_mass + _BETTER or n_after > n_before
 
 
 def _distinct(found: list[Mode], rows: np.ndarray) -> list[Mode]:
     """Each mode once, under the best of its numberings, with the starts that led to any of them."""
     if not found:
         return []
-    stacked = jax.tree.map(lambda *a: np.stack(a), *(mode.mixture for mode in found))
+    stacked = _stacked([mode.mixture for mode in found])
     groups = distinct(stacked, np.arange(len(found)), rows, _SAME)
     return [
         found[group[0]]._replace(kinds=[kind for i in group for kind in found[i].kinds])
         for group in groups
     ]
+
+
+def _stacked(mixtures: list[MixtureParameters]) -> MixtureParameters:
+    return MixtureParameters(*(np.stack(a) for a in zip(*mixtures, strict=True)))
 
 
 def facts(

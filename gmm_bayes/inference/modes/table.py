@@ -45,7 +45,9 @@ def modes(fit: GMMFit) -> "pd.DataFrame":
     with all numberings: several modes may turn out to be one, or none.
 
     The maxima of the likelihood from which the search goes on are those of `fit_em`; at most ten of
-    them are followed.
+    them are followed. With `init="auto"` the modes that they lead to have components merged and
+    split as well, until two rounds have found none of more mass and no more that may carry a
+    thousandth.
 
     References
     ----------

@@ -25,6 +25,7 @@ from gmm_bayes.inference.potential import (
 )
 from gmm_bayes.inference.sampling.coordinates import AffineMap, BlockMap
 from gmm_bayes.inference.sampling.mode import normal_approximation
+from gmm_bayes.model.centres import few_threads
 
 FEW = gb.Laplace(num_samples=100)
 
@@ -35,7 +36,9 @@ def surveyed(X, k, covariance_type="full", **options):
     prior = gb.default_priors(X, k).arrays(k, X.shape[1])
     data = jax.device_put(Data(block_rows(X), log_prior(prior, spec)))
     found = em_start(X, spec, init="auto", n_init=None, seed=0, **options)
-    return find_modes(found, X, prior, data, spec, len(X)), found, data, spec
+    modes, n_regrouped = find_modes(found, X, prior, data, spec, len(X))
+    assert n_regrouped == 0
+    return modes, found, data, spec
 
 
 def quick_fit(X, k, **options):
@@ -101,14 +104,35 @@ def test_crabs_have_the_same_modes_from_every_seed(bodies):
     """The species, and far below the sexes: as log evidences of chains in each, 8 nats."""
     for seed in range(3):
         fit = quick_fit(bodies, 2, seed=seed)
-        first, second, *_ = fit.run["survey"]["modes"]
+        first, *others = fit.run["survey"]["modes"]
         assert first["log_mass"] == 0
+        assert all((mode["log_mass"] or -np.inf) < -4 for mode in others)
+        second = max(others, key=lambda mode: mode["n_starts"])
         assert second["log_mass"] == pytest.approx(-8.8, abs=0.3)
         assert second["distance"] == pytest.approx(0.5, abs=0.05)
         assert min(first["n_starts"], second["n_starts"]) > 10
         kinds = [label[0] for label in bodies.index]
         labels = gb.assign(fit).values
         assert np.mean((labels == labels[0]) == (np.array(kinds) == kinds[0])) > 0.98
+
+
+@pytest.mark.usefixtures("double")
+def test_modes_are_regrouped_where_the_likelihood_does_not_lead(bodies):
+    """Three components for four groups: eight nats more than where the maxima led."""
+    X = bodies.to_numpy()
+    before, found, data, spec = surveyed(X, 3)
+    prior = gb.default_priors(X, 3).arrays(3, 5)
+    with few_threads(X):
+        after, n_regrouped = find_modes(found, X, prior, data, spec, len(X), seed=0)
+    assert after[0].log_mass > before[0].log_mass + 5
+    assert set(after[0].kinds) == {"regrouped"}
+    assert n_regrouped % 16 == 0
+    masses = [mode.log_mass for mode in after]
+    assert masses == sorted(masses, reverse=True)
+    # Nothing that was found is lost.
+    for mode in before:
+        apart = [abs(mode.log_density - other.log_density) for other in after]
+        assert min(apart) < 1e-3
 
 
 def test_the_mode_of_most_mass_need_not_be_the_highest_likelihood(bodies):
