@@ -57,11 +57,14 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
     def on_cpu() -> Callable[..., Any]:
         return jax.jit(function, compiler_options=_known_options(), **options)
 
+    def here() -> Any:
+        return on_cpu() if _platform() == "cpu" else elsewhere
+
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        program = on_cpu() if _platform() == "cpu" else elsewhere
-        return program(*args, **kwargs)
+        return here()(*args, **kwargs)
 
+    call.lower = lambda *args, **kwargs: here().lower(*args, **kwargs)  # type: ignore[attr-defined]
     return call
 
 

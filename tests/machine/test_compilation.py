@@ -199,6 +199,7 @@ def test_on_a_cpu_programs_are_compiled_quickly(monkeypatch):
     with jax.default_device("cpu"):
         assert compilation._platform() == "cpu"
     assert program.__wrapped__ is cube
+    assert program.lower(2.0, power=3).compile()(2.0) == 8
 
 
 def test_elsewhere_as_the_compiler_likes(monkeypatch):
