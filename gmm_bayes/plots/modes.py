@@ -24,7 +24,7 @@ _MOST_ROWS = 5000
 _PROBABILITY = 0.9
 # Nats below the first at which the bars end.
 _DEEPEST = 40.0
-# Bars at most: of more modes than these none could be told from the next.
+# Bars at most: the words of more would lie over each other.
 _MOST_BARS = 12
 _CURVE_POINTS = 400
 
@@ -82,7 +82,8 @@ def plot_modes(
 
 def _draw_masses(ax: Axes, table: pd.DataFrame) -> None:
     """A bar for each of the first modes, from the bottom of the axis: longer is more."""
-    n_modes, table = len(table), table.head(_MOST_BARS)
+    n_modes, with_chains = len(table), table["chains"].notna().any()
+    table = table.head(_MOST_BARS)
     mass = np.maximum(table["log_mass"].fillna(-np.inf), -_DEEPEST)
     bottom = min(-10.0, 1.1 * mass.min())
     been = table["chains"].notna()
@@ -108,7 +109,7 @@ def _draw_masses(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_yticks(list(table.index))
     ax.set_ylabel("mode" if len(table) == n_modes else f"mode, the first {len(table)} of {n_modes}")
     ax.set_xlabel("log mass beside the first (nats)")
-    ax.set_title("blue: chains came to it" if been.any() else "no chains", fontsize="medium")
+    ax.set_title("blue: chains came to it" if with_chains else "no chains", fontsize="medium")
 
 
 def _draw_mode(ax: Axes, X: np.ndarray, mixture: MixtureParameters, columns: list[int]) -> None:

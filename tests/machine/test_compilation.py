@@ -210,10 +210,10 @@ def test_elsewhere_as_the_compiler_likes(monkeypatch):
     assert asked == [None]
 
 
-def test_a_compiler_is_asked_for_what_it_has(monkeypatch):
+def test_a_compiler_is_asked_for_what_it_has(monkeypatch, request):
     compilation._known_options.cache_clear()
+    request.addfinalizer(compilation._known_options.cache_clear)
     level = {"xla_backend_optimization_level": 1}
     monkeypatch.setattr(compilation, "_QUICKLY", {"xla_cpu_of_the_future": True, **level})
     assert compiled(cube, static_argnames="power")(2.0, power=3) == 8
     assert compilation._known_options() == level
-    compilation._known_options.cache_clear()

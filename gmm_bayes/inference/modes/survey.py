@@ -1,5 +1,6 @@
-"""The posterior's modes: where maxima of the likelihood lead, and the mass of each."""
+"""The posterior's modes: where maxima of the likelihood and regroupings lead, the mass of each."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -46,6 +47,7 @@ _BETTER = 0.3
 # Rounds of regrouping modes: at most, and without more mass or more modes before it is enough. And
 # starts of a round that are followed.
 _MOST_ROUNDS, _PATIENCE, _MOST_REGROUPED = 8, 2, 6
+_STREAM = 2**16
 # Nats below the mode of most mass at which one is worth chains of its own: a thousandth, with room
 # for what Laplace's method is out by.
 _WORTH_CHAINS = 9.0
@@ -115,31 +117,19 @@ def find_modes(
         Starts that regrouping made.
     """
     here = _Posterior(X, prior, data, spec, n_obs)
-    starts = here.starts(found.solutions, found.led)
-    modes = _distinct(here.modes_from(starts[:_MOST_FOLLOWED]), here.rows)
-    if seed is None or spec.n_components == 1:
-        return modes, 0
-    blocks = jax.device_put(block_rows(X, rows_per_block=ROWS_PER_BLOCK))
-    settings, sequences = EMSettings(), np.random.SeedSequence(seed).spawn(_MOST_ROUNDS)
-    enough, idle, n_regrouped = patience(_PATIENCE, len(X), spec.n_components, X.shape[1]), 0, 0
-    known = [start.mixture for start in starts]
-    for sequence in sequences if modes else []:
-        mixtures, rng = [mode.mixture for mode in modes], np.random.default_rng(sequence)
-        runs = regrouped_runs(X, blocks, mixtures, spec, settings, rng)
-        n_regrouped += len(runs.log_likelihood)
-        starts = here.starts(runs, [[REGROUPED]] * len(runs.log_likelihood))
-        fresh = here.unlike(starts, [*known, *mixtures])[:_MOST_REGROUPED]
-        known += [start.mixture for start in fresh]
-        after = _distinct(_ordered([*modes, *here.modes_from(fresh)]), here.rows)
-        idle = 0 if _found_more(after, modes) else idle + 1
-        modes = after
-        if idle == enough:
-            break
-    return modes, n_regrouped
+    followed = here.starts(found.solutions, found.led)[:_MOST_FOLLOWED]
+    reached = here.modes_from(followed)
+    if seed is None or spec.n_components == 1 or not reached:
+        return _distinct(reached, here.rows), 0
+    return here.regrouped(followed, reached, seed)
 
 
 class _Start(NamedTuple):
-    """A mixture that EM came to, as a point of the posterior."""
+    """A mixture that EM came to, as a point of the posterior, and the starts that led there.
+
+    The mode that it leads to has the same list of starts, so that what comes near later counts for
+    that mode too.
+    """
 
     log_density: float
     z: np.ndarray
@@ -170,25 +160,58 @@ class _Posterior(NamedTuple):
             z = here.vector(site_values(matched, self.spec))
             height = -float(value_and_gradient(z, self.data, self.spec)[0])
             if np.isfinite(height):
-                starts.append(_Start(height, z, mixture, kinds[i]))
+                starts.append(_Start(height, z, mixture, list(kinds[i])))
         starts.sort(key=lambda start: -start.log_density)
         return [s for s in starts if s.log_density > starts[0].log_density - _HOPELESS]
 
-    def unlike(self, starts: list[_Start], known: list[MixtureParameters]) -> list[_Start]:
-        """Starts that are near to nothing known, each with the kinds of those that are near it."""
-        stacked = _stacked([*known, *(start.mixture for start in starts)])
-        groups = distinct(stacked, np.arange(len(stacked.weights)), self.rows, _NEAR)
-        new = [[i - len(known) for i in group] for group in groups if group[0] >= len(known)]
-        return [
-            starts[group[0]]._replace(kinds=[kind for i in group for kind in starts[i].kinds])
-            for group in new
-        ]
+    def regrouped(
+        self, followed: list[_Start], reached: list[Mode], seed: int
+    ) -> tuple[list[Mode], int]:
+        """Regroup the modes until no round finds more; all modes, and the starts that were made."""
+        blocks = jax.device_put(block_rows(self.X, rows_per_block=ROWS_PER_BLOCK))
+        # Other numbers than the search for maxima drew from the same seed.
+        sequences = np.random.SeedSequence(seed, spawn_key=(_STREAM,)).spawn(_MOST_ROUNDS)
+        enough = patience(_PATIENCE, len(self.X), self.spec.n_components, self.X.shape[1])
+        known, highest = list(followed), followed[0].log_density
+        modes, idle, n_regrouped = _distinct(reached, self.rows), 0, 0
+        for sequence in sequences:
+            mixtures, rng = [mode.mixture for mode in modes], np.random.default_rng(sequence)
+            runs = regrouped_runs(self.X, blocks, mixtures, self.spec, EMSettings(), rng)
+            n_runs = len(runs.log_likelihood)
+            n_regrouped += n_runs
+            starts = self.starts(runs, [[REGROUPED] for _ in range(n_runs)])
+            hopeful = [start for start in starts if start.log_density > highest - _HOPELESS]
+            there = [_Start(m.log_density, np.empty(0), m.mixture, m.kinds) for m in reached]
+            fresh = self._unlike(hopeful, [*known, *there])[:_MOST_REGROUPED]
+            known += fresh
+            reached = _ordered([*reached, *self.modes_from(fresh, reached)])
+            before, modes = modes, _distinct(reached, self.rows)
+            idle = 0 if _found_more(modes, before) else idle + 1
+            if idle == enough:
+                break
+        return modes, n_regrouped
 
-    def modes_from(self, starts: list[_Start]) -> list[Mode]:
+    def _unlike(self, starts: list[_Start], known: list[_Start]) -> list[_Start]:
+        """Starts that are near to nothing known; the others count with what they are near."""
+        everything = [*known, *starts]
+        stacked = _stacked([start.mixture for start in everything])
+        groups = distinct(stacked, np.arange(len(everything)), self.rows, _NEAR)
+        fresh = []
+        for first, *others in groups:
+            for i in others:
+                if i >= len(known):
+                    everything[first].kinds.extend(everything[i].kinds)
+            if first >= len(known):
+                fresh.append(everything[first])
+        return fresh
+
+    def modes_from(self, starts: list[_Start], reached: Sequence[Mode] = ()) -> list[Mode]:
         """Where L-BFGS comes to from some starts, the mode of most mass first; some are equal."""
         lowest = [(descend(one.z, self.data, self.spec), one.kinds) for one in starts]
         ended = [(end, kinds) for end, kinds in lowest if end is not None]
-        limit, reached = np.inf, []
+        heights = [mode.log_density for mode in reached if np.isfinite(mode.log_mass)]
+        limit = _FAR_BELOW - max(heights) if heights else np.inf
+        modes = []
         for end, kinds in sorted(ended, key=lambda one: one[0].potential):
             if end.potential >= limit:
                 break
@@ -196,10 +219,10 @@ class _Posterior(NamedTuple):
             if near is not None:
                 z = np.asarray(near.affine.loc)
                 mixture = mixture_at(z, self.spec, self.X.shape[1])
-                reached.append(Mode(mixture, -near.potential, near.log_mass, kinds))
+                modes.append(Mode(mixture, -near.potential, near.log_mass, kinds))
                 if np.isfinite(near.log_mass):
                     limit = min(limit, near.potential + _FAR_BELOW)
-        return _ordered(reached)
+        return _ordered(modes)
 
 
 def _ordered(modes: list[Mode]) -> list[Mode]:

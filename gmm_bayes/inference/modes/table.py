@@ -46,8 +46,8 @@ def modes(fit: GMMFit) -> "pd.DataFrame":
 
     The maxima of the likelihood from which the search goes on are those of `fit_em`; at most ten of
     them are followed. With `init="auto"` the modes that they lead to have components merged and
-    split as well, until two rounds have found none of more mass and no more that may carry a
-    thousandth.
+    split as well, for a few rounds, until none of clearly more mass is found and no more that may
+    carry a thousandth.
 
     References
     ----------

@@ -217,8 +217,9 @@ def mcse_of_chains(values: np.ndarray) -> float:
 def errors_apart(allowed_mcse: float, num_chains: int) -> float:
     """Errors of the difference that the best and the worst of many chains are allowed to be apart.
 
-    So many that it is exceeded as rarely by any pair of them as `allowed_mcse` by two: by a t
-    distribution, errors being those of ten effective draws a chain or more, and Bonferroni's bound.
+    So many that it is exceeded as rarely by any pair of them as `allowed_mcse` by a normal number:
+    Bonferroni's bound, and a t distribution, for the errors are known from ten effective draws a
+    chain and more. Four become five of 2 to 8 chains, and six of 256.
     """
     pairs = max(1, num_chains * (num_chains - 1) // 2)
     return float(student_t.isf(norm.sf(allowed_mcse) / pairs, _FEW_EFFECTIVE * num_chains))

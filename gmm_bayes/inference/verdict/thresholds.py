@@ -8,9 +8,9 @@ __all__ = ["THRESHOLDS", "ess_needed"]
 # localization: R-hat below 1.01 and an ESS of 100 per chain. Betancourt (2016), Diagnosing
 # suboptimal cotangent disintegrations: an E-BFMI below 0.3 is suspicious. The others are ours: a
 # chain is in another mode when its mean log-likelihood lies three sds of the best chain below that
-# chain's, and four Monte Carlo errors of the difference, of many chains more; NUTS hardly ever
-# returns the point it started from; and a component a ten-thousandth as wide as its column has
-# collapsed.
+# chain's, and four Monte Carlo errors of the difference (five to six, of means of few draws and
+# many chains); NUTS hardly ever returns the point it started from; and a component a ten-thousandth
+# as wide as its column has collapsed.
 # Many short chains: Vehtari et al. ask for an ESS of 400 in all, which was 100 of each of their
 # four chains; 100 of each of a thousand may be more than there are draws. Nested R-hat (Margossian
 # et al. 2024) has the threshold of R-hat. Where chains have forgotten their starts it is about

@@ -106,7 +106,7 @@ def test_crabs_have_the_same_modes_from_every_seed(bodies):
         fit = quick_fit(bodies, 2, seed=seed)
         first, *others = fit.run["survey"]["modes"]
         assert first["log_mass"] == 0
-        assert all((mode["log_mass"] or -np.inf) < -4 for mode in others)
+        assert all(m["log_mass"] is None or m["log_mass"] < -4 for m in others)
         second = max(others, key=lambda mode: mode["n_starts"])
         assert second["log_mass"] == pytest.approx(-8.8, abs=0.3)
         assert second["distance"] == pytest.approx(0.5, abs=0.05)
@@ -126,7 +126,8 @@ def test_modes_are_regrouped_where_the_likelihood_does_not_lead(bodies):
         after, n_regrouped = find_modes(found, X, prior, data, spec, len(X), seed=0)
     assert after[0].log_mass > before[0].log_mass + 5
     assert set(after[0].kinds) == {"regrouped"}
-    assert n_regrouped % 16 == 0
+    # What comes back to it later counts.
+    assert 1 < len(after[0].kinds) < n_regrouped
     masses = [mode.log_mass for mode in after]
     assert masses == sorted(masses, reverse=True)
     # Nothing that was found is lost.
