@@ -43,7 +43,8 @@ _QUICKLY = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_leve
 def compiled(function: Callable[..., Any], **options: Any) -> Any:
     """`jax.jit` for large programs, which on a CPU compiles them in half the time.
 
-    Not for use inside another `jit`, which takes the function itself: `__wrapped__`.
+    It runs on JAX's default device. Not for use inside another `jit`, which takes the function
+    itself: `__wrapped__`.
 
     Parameters
     ----------

@@ -189,6 +189,13 @@ def asked_for(monkeypatch):
     return asked
 
 
+@pytest.fixture
+def on_a_cpu():
+    with jax.default_device(jax.devices("cpu")[0]):
+        yield
+
+
+@pytest.mark.usefixtures("on_a_cpu")
 def test_on_a_cpu_programs_are_compiled_quickly(monkeypatch):
     assert "xla_backend_optimization_level" in compilation._known_options()
     asked = asked_for(monkeypatch)
@@ -210,6 +217,7 @@ def test_elsewhere_as_the_compiler_likes(monkeypatch):
     assert asked == [None]
 
 
+@pytest.mark.usefixtures("on_a_cpu")
 def test_a_compiler_is_asked_for_what_it_has(monkeypatch, request):
     compilation._known_options.cache_clear()
     request.addfinalizer(compilation._known_options.cache_clear)

@@ -181,8 +181,7 @@ class _Posterior(NamedTuple):
             n_regrouped += n_runs
             starts = self.starts(runs, [[REGROUPED] for _ in range(n_runs)])
             hopeful = [start for start in starts if start.log_density > highest - _HOPELESS]
-            there = [_Start(m.log_density, np.empty(0), m.mixture, m.kinds) for m in reached]
-            fresh = self._unlike(hopeful, [*known, *there])[:_MOST_REGROUPED]
+            fresh = self._unlike(hopeful, [*known, *reached])[:_MOST_REGROUPED]
             known += fresh
             reached = _ordered([*reached, *self.modes_from(fresh, reached)])
             before, modes = modes, _distinct(reached, self.rows)
@@ -191,19 +190,16 @@ class _Posterior(NamedTuple):
                 break
         return modes, n_regrouped
 
-    def _unlike(self, starts: list[_Start], known: list[_Start]) -> list[_Start]:
+    def _unlike(self, starts: list[_Start], known: list[_Start | Mode]) -> list[_Start]:
         """Starts that are near to nothing known; the others count with what they are near."""
         everything = [*known, *starts]
         stacked = _stacked([start.mixture for start in everything])
         groups = distinct(stacked, np.arange(len(everything)), self.rows, _NEAR)
-        fresh = []
         for first, *others in groups:
             for i in others:
                 if i >= len(known):
                     everything[first].kinds.extend(everything[i].kinds)
-            if first >= len(known):
-                fresh.append(everything[first])
-        return fresh
+        return [starts[first - len(known)] for first, *_ in groups if first >= len(known)]
 
     def modes_from(self, starts: list[_Start], reached: Sequence[Mode] = ()) -> list[Mode]:
         """Where L-BFGS comes to from some starts, the mode of most mass first; some are equal."""

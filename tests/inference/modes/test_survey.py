@@ -11,8 +11,10 @@ from scipy import integrate
 
 import gmm_bayes as gb
 from gmm_bayes.core.likelihood import block_rows
+from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import GMMBayesWarning
 from gmm_bayes.inference.em.starts import em_start
+from gmm_bayes.inference.modes import survey
 from gmm_bayes.inference.modes.survey import facts, find_modes
 from gmm_bayes.inference.potential import (
     Data,
@@ -126,7 +128,6 @@ def test_modes_are_regrouped_where_the_likelihood_does_not_lead(bodies):
         after, n_regrouped = find_modes(found, X, prior, data, spec, len(X), seed=0)
     assert after[0].log_mass > before[0].log_mass + 5
     assert set(after[0].kinds) == {"regrouped"}
-    # What comes back to it later counts.
     assert 1 < len(after[0].kinds) < n_regrouped
     masses = [mode.log_mass for mode in after]
     assert masses == sorted(masses, reverse=True)
@@ -134,6 +135,25 @@ def test_modes_are_regrouped_where_the_likelihood_does_not_lead(bodies):
     for mode in before:
         apart = [abs(mode.log_density - other.log_density) for other in after]
         assert min(apart) < 1e-3
+
+
+def test_what_comes_near_counts_for_what_is_known():
+    """However late: else a mode that one regrouping reached would stay found by one."""
+    X = two_groups()
+    here = survey._Posterior(X, None, None, None, len(X))
+
+    def start(means, kind):
+        covariances = np.array([np.eye(2)] * 2)
+        mixture = MixtureParameters.from_covariances(np.full(2, 0.5), np.array(means), covariances)
+        return survey._Start(0.0, np.zeros(1), mixture, [kind])
+
+    groups, elsewhere = [[0.0, 0.0], [7.0, -6.0]], [[0.0, 0.0], [3.0, 3.0]]
+    known = [start(groups, "kmeans")]
+    later = [start(groups[::-1], "again"), start(elsewhere, "new"), start(elsewhere, "new, again")]
+    (fresh,) = here._unlike(later, known)
+    assert known[0].kinds == ["kmeans", "again"]
+    assert fresh is later[1]
+    assert fresh.kinds == ["new", "new, again"]
 
 
 def test_the_mode_of_most_mass_need_not_be_the_highest_likelihood(bodies):
