@@ -58,10 +58,10 @@ def modes(fit: GMMFit) -> "pd.DataFrame":
     --------
     >>> import gmm_bayes as gb
     >>> fit = gb.fit(gb.datasets.load_crabs(), 2, sampler=gb.Laplace(), seed=1)
-    >>> gb.modes(fit)[["log_mass", "distance"]].round(1).head(2)
+    >>> gb.modes(fit)[["log_mass", "distance"]].round({"log_mass": 0, "distance": 1}).head(2)
        log_mass  distance
     0       0.0       0.0
-    1      -8.8       0.5
+    1      -9.0       0.5
     """
     import pandas as pd
 
