@@ -13,7 +13,7 @@ from gmm_bayes.inference.arguments import Arguments
 from gmm_bayes.inference.em.starts import em_start, integer_seed, match_to_prior, some_rows
 from gmm_bayes.inference.modes.survey import are_worth_chains, facts, find_modes, mixtures_of
 from gmm_bayes.inference.potential import Data, log_prior
-from gmm_bayes.inference.rows.placement import agree
+from gmm_bayes.inference.rows.placement import agree, agree_on_record
 from gmm_bayes.model.centres import few_threads
 from gmm_bayes.model.priors import PriorArrays
 
@@ -62,7 +62,7 @@ class Search:
         survey = self.looked_for.get(SURVEY, {"modes": []})
         modes = mixtures_of(survey, self._arguments.units)
         worth = np.flatnonzero(are_worth_chains(survey))[1:]
-        return [MixtureParameters(*agree(modes[i], self._mesh)) for i in worth]
+        return [modes[i] for i in worth]
 
     def _best(self) -> MixtureParameters:
         """The mode of most mass; where there is none, the solution of EM."""
@@ -81,7 +81,9 @@ class Search:
         with few_threads(X):
             modes, n_regrouped = find_modes(found, X, self._prior, data, spec, n_obs, seed=regroup)
         n_starts = found.n_starts + n_regrouped
-        self.looked_for[SURVEY] = facts(modes, n_starts, X, arguments.units)
+        # Each process looks by itself. Did they find other modes, they would wait for each other.
+        own = facts(modes, n_starts, X, arguments.units)
+        self.looked_for[SURVEY] = agree_on_record(own, self._mesh)
         if modes and np.isfinite(modes[0].log_mass):
             return modes[0].mixture
         return self._numbered(found.best)

@@ -1,5 +1,6 @@
 """Rows and priors onto one device, or spread over several."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.machine.devices import find_device, find_mesh, make_mesh
 from gmm_bayes.machine.memory import MemoryPlan, ProblemSize, device_memory, plan_memory
 
-__all__ = ["Placement", "agree", "on_host", "spread", "spread_chains"]
+__all__ = ["Placement", "agree", "agree_on_record", "on_host", "spread", "spread_chains"]
 
 # A GPU wants large products, and has the memory for them.
 _GPU_ROWS_PER_BLOCK = 2**15
@@ -211,3 +212,17 @@ def agree(tree: Any, mesh: Mesh | None) -> Any:
     if mesh is None or not mesh.is_multi_process:
         return tree
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def agree_on_record(record: dict[str, Any], mesh: Mesh | None) -> dict[str, Any]:
+    """Return the first process's record, of what JSON knows, in every process of a mesh.
+
+    Its lists may have other lengths there: its length is agreed on, then its text.
+    """
+    if mesh is None or not mesh.is_multi_process:
+        return record
+    text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    told = np.zeros(int(agree(np.asarray(len(text)), mesh)), np.uint8)
+    told[: len(text)] = text[: len(told)]
+    agreed: dict[str, Any] = json.loads(agree(told, mesh).tobytes())
+    return agreed
