@@ -5,12 +5,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gmm_bayes._vocabulary import SURVEY
+from gmm_bayes.core.draws import draw_scores
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.modes.survey import mixtures_of
 from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
+from gmm_bayes.inference.rows.standardization import Standardization
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["modes"]
+
+# Rows whose components are found at once.
+_ROWS = 2**16
 
 
 def modes(fit: GMMFit) -> "pd.DataFrame":
@@ -23,12 +30,13 @@ def modes(fit: GMMFit) -> "pd.DataFrame":
 
     Returns
     -------
-    pandas.DataFrame, shape (n_modes, 7)
+    pandas.DataFrame, shape (n_modes, 8)
         One line a mode, that of most mass first: `log_density` at the mode and `log_mass`, both in
         nats beside those of the first, `share` of the posterior by these, `chains`, the share that
         was measured where chains came to it, together with the others that they came to, `n_starts`
         of EM that led there, `distance`, the mean absolute difference of the probabilities that two
-        rows belong together from those of the first, and `weights`. Renumbered components are the
+        rows belong together from those of the first, `weights`, and `partition`, the likeliest
+        component of each row (an array, in the order of `fit.X`). Renumbered components are the
         same mode. `fit.run["survey"]` has the number of starts in all and the shares' errors.
 
     Raises
@@ -83,4 +91,14 @@ def modes(fit: GMMFit) -> "pd.DataFrame":
     for piece in fit.run[SURVEY].get("chains", alone):
         measured[piece["came_to"]] = piece["share"]
     table.insert(3, "chains", measured)
+    units = Standardization.of(fit.X.values, fit.structure)
+    X, found = units.apply(fit.X.values), mixtures_of(fit.run[SURVEY], units)
+    table["partition"] = pd.Series([_partition(X, mode) for mode in found], dtype=object)
     return table
+
+
+def _partition(X: np.ndarray, mixture: MixtureParameters) -> np.ndarray:
+    """The likeliest component of each row."""
+    blocks = np.array_split(X, max(1, len(X) // _ROWS))
+    draw = [a[None] for a in mixture]
+    return np.concatenate([draw_scores(block, *draw)[0].argmax(axis=0) for block in blocks])

@@ -149,6 +149,22 @@ def renumbered(problem, chain):
     return chain._replace(draws=chain.draws._replace(sites=sites, stats=stats))
 
 
+def test_each_mode_has_a_partition(either_way):
+    """Left from right, and the upper from the lower, by SciPy's densities of the modes."""
+    fit, _ = either_way
+    X = four_groups()
+    table, record = gb.modes(fit), fit.run["survey"]["modes"]
+    cuts = set()
+    for mode, found in zip(record, table["partition"], strict=True):
+        by_hand = [
+            np.log(w) + stats.multivariate_normal(loc, np.dot(tril, np.transpose(tril))).logpdf(X)
+            for w, loc, tril in zip(*mode["mixture"].values(), strict=True)
+        ]
+        np.testing.assert_array_equal(found, np.argmax(by_hand, axis=0))
+        cuts |= {axis for axis in (0, 1) if abs(np.corrcoef(found, X[:, axis])[0, 1]) > 0.9}
+    assert cuts == {0, 1}
+
+
 def test_the_verdict_says_that_modes_were_weighted(either_way):
     fit, _ = either_way
     found = gb.diagnose(fit)
