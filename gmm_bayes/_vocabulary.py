@@ -37,6 +37,7 @@ SAMPLER_STATE: Final = "sampler_state"
 
 # The entry of a run's facts that says which modes were looked for, and gone to.
 SURVEY: Final = "survey"
+TEMPERING: Final = "tempering"
 
 # Covariance structures, named as in scikit-learn.
 CovarianceType = Literal["full", "tied", "diag", "spherical"]

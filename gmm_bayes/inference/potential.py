@@ -30,6 +30,7 @@ from gmm_bayes.model.priors import PriorArrays
 __all__ = [
     "Data",
     "ModelSpec",
+    "log_joint",
     "log_prior",
     "mixture_at",
     "potential",
@@ -68,9 +69,15 @@ def potential(z: jax.Array, data: Data, spec: ModelSpec) -> jax.Array:
     data : Data
     spec : ModelSpec
     """
+    log_prior, log_likelihood = log_joint(z, data, spec)
+    return -(log_prior + log_likelihood)
+
+
+def log_joint(z: jax.Array, data: Data, spec: ModelSpec) -> tuple[jax.Array, jax.Array]:
+    """Log prior density of the unconstrained parameters and log-likelihood, in nats."""
     here = space(spec, data.n_features)
     log_likelihood = sum_log_density(here.scores(z), data.rows)
-    return -(here.log_density(z, data.prior) + log_likelihood)
+    return here.log_density(z, data.prior), log_likelihood
 
 
 def space(spec: ModelSpec, n_features: int) -> Space:

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from gmm_bayes._vocabulary import SAMPLER_STATE, SURVEY
+from gmm_bayes._vocabulary import SAMPLER_STATE, SURVEY, TEMPERING
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.arguments import Arguments
-from gmm_bayes.inference.modes.chains import draw_from_modes
+from gmm_bayes.inference.modes.chains import draw_from_modes, seen_by
 from gmm_bayes.inference.modes.search import Search
 from gmm_bayes.inference.modes.survey import mixtures_of
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, space
@@ -115,7 +115,11 @@ def _drawn(
     """Draw from the mode where chains begin, and from the others of the posterior."""
     sampler, units = arguments.sampler, arguments.units
     draws = sampler.run(problem, progress=progress)
+    if TEMPERING in draws.facts:
+        draws.facts[TEMPERING]["log_evidence"] -= arguments.n_obs * units.log_volume
     modes = mixtures_of(draws.facts.get(SURVEY, {}), units)
+    if modes and sampler.crosses_modes:
+        return draws._replace(facts={**draws.facts, SURVEY: seen_by(problem, draws, modes, X)})
     # Chains that go on have been to the others.
     if len(modes) < 2 or sampler.judged_by != "chains" or problem.recorder.n_draws_before:
         return draws

@@ -12,7 +12,7 @@ from numpyro.infer.util import potential_energy, unconstrain_fn
 import gmm_bayes as gb
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.sampling import nuts as samplers
-from gmm_bayes.inference.sampling import nuts_driver as chains
+from gmm_bayes.inference.sampling.drivers import nuts as chains
 
 # Whether a run is long enough to be believed is asked where it matters, by `diagnose`.
 pytestmark = pytest.mark.filterwarnings("ignore::gmm_bayes.errors.ConvergenceWarning")

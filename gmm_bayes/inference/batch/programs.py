@@ -10,8 +10,8 @@ from numpyro.infer.hmc_util import HMCAdaptState
 
 from gmm_bayes.inference.potential import Data, ModelSpec, potential
 from gmm_bayes.inference.sampling.coordinates import AffineMap
+from gmm_bayes.inference.sampling.drivers.nuts import Adaptation, Programs, Settings, advance
 from gmm_bayes.inference.sampling.mode import DIFFERENCE_STEP
-from gmm_bayes.inference.sampling.nuts_driver import Adaptation, Programs, Settings, advance
 from gmm_bayes.machine.compilation import compiled
 
 __all__ = ["SetPrograms", "gradients_at", "modes_and_curvatures"]

@@ -21,8 +21,8 @@ from gmm_bayes.inference.batch.starts import Plans, plan_many, plan_plainly
 from gmm_bayes.inference.potential import Data, ModelSpec, site_values, space
 from gmm_bayes.inference.sampling.checkpoint.recorder import MemoryGroup, MemoryRecorder
 from gmm_bayes.inference.sampling.coordinates import AffineMap
+from gmm_bayes.inference.sampling.drivers.nuts import Adaptation, Settings, Warmup, run_group
 from gmm_bayes.inference.sampling.nuts import NUTS
-from gmm_bayes.inference.sampling.nuts_driver import Adaptation, Settings, Warmup, run_group
 from gmm_bayes.inference.sampling.problem import Problem, describe
 from gmm_bayes.inference.sampling.starts import LARGEST_DEPARTURE, chain_keys
 from gmm_bayes.machine.devices import cpu_cores

@@ -28,7 +28,7 @@ from gmm_bayes.inference.sampling.problem import Draws, Problem
 from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.model.priors import PriorArrays
 
-__all__ = ["draw_from_modes"]
+__all__ = ["draw_from_modes", "seen_by"]
 
 Judge = Callable[[dict[str, Any], np.ndarray, dict[str, Any], int | None], dict[str, float | None]]
 
@@ -128,6 +128,15 @@ def draw_from_modes(
     picked = mixed(parts, share[kept], rng)
     # Chains that were put together cannot go on.
     return _with(first._replace(**picked, state={}), runs, {**survey, "chains": told})
+
+
+def seen_by(
+    problem: Problem, draws: Draws, modes: list[MixtureParameters], X: np.ndarray
+) -> dict[str, Any]:
+    """The facts of the survey where chains went from mode to mode by themselves: one piece."""
+    began = [0] * len(draws.stats["potential"])
+    chains = Nearest.of(modes, X).chains(problem, draws, began)
+    return {**draws.facts[SURVEY], "chains": [_facts(chains, _WHOLE, 1.0, _unjudged)]}
 
 
 def _one_for_all(problem: Problem, number: Any) -> int:

@@ -7,9 +7,9 @@ import numpy as np
 
 from gmm_bayes.core.unconstrained import Space
 from gmm_bayes.inference import arviz_bridge
-from gmm_bayes.inference.sampling.chees_driver import Program, Settings
+from gmm_bayes.inference.sampling.drivers.chees import Program, Settings
+from gmm_bayes.inference.sampling.drivers.nuts import draws_per_call
 from gmm_bayes.inference.sampling.mode import blank_map
-from gmm_bayes.inference.sampling.nuts_driver import draws_per_call
 from gmm_bayes.inference.sampling.plan import Plan
 from gmm_bayes.inference.sampling.problem import Draws, Problem, describe
 from gmm_bayes.inference.sampling.sampler import (

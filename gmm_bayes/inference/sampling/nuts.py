@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from gmm_bayes._vocabulary import (
     CHAINS_AXIS,
+    TEMPERING,
     ChainMethod,
     Preconditioning,
 )
@@ -19,17 +20,24 @@ from gmm_bayes.core.unconstrained import Space
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.sampling.checkpoint.recorder import GroupRecord
 from gmm_bayes.inference.sampling.coordinates import unit_map
-from gmm_bayes.inference.sampling.mode import blank_map
-from gmm_bayes.inference.sampling.nuts_driver import (
+from gmm_bayes.inference.sampling.drivers.nuts import (
     Adaptation,
     Programs,
     Settings,
     Warmup,
     run_group,
 )
+from gmm_bayes.inference.sampling.drivers.tempered import TemperedPrograms, what_replicas_did
+from gmm_bayes.inference.sampling.mode import blank_map
 from gmm_bayes.inference.sampling.plan import Plan
 from gmm_bayes.inference.sampling.problem import Draws, Problem, describe, in_fixed_blocks
-from gmm_bayes.inference.sampling.sampler import AtLeast0, AtLeast1, Probability, Sampler
+from gmm_bayes.inference.sampling.sampler import (
+    AtLeast0,
+    AtLeast1,
+    AtLeast2,
+    Probability,
+    Sampler,
+)
 from gmm_bayes.inference.sampling.starts import adapted_plan, plain_plan
 from gmm_bayes.inference.sampling.state import STATE_PREFIX
 from gmm_bayes.machine.devices import cpu_cores
@@ -72,15 +80,24 @@ class NUTS(Sampler):
         with no metric to adapt. "none" adapts the metric in the model's own coordinates. "auto" is
         "laplace" where the posterior is close enough to a normal distribution, as gradients at some
         draws of the normal approximation tell, and "none" elsewhere.
+    tempering : int, optional
+        Replicas of each chain, for a posterior of several modes. The likelihood of each has a power
+        from zero, which is the prior, to one, and neighbours exchange their points after every draw
+        [2]_. The warm-up spaces the powers so that all do so equally often. Chains then go from
+        mode to mode by way of the prior, and cost as many times more. `fit.run["tempering"]` has
+        how often they came, the powers, and the log evidence. Each chain runs in a program of its
+        own, in the model's coordinates.
 
     Raises
     ------
     TypeError, ValueError
-        If a setting is out of range.
+        If a setting is out of range, or `tempering` comes with settings that it has no use for.
 
     References
     ----------
     .. [1] M. D. Hoffman, A. Gelman (2014). The No-U-Turn Sampler. JMLR 15.
+    .. [2] S. Syed, A. Bouchard-Cote, G. Deligiannidis, A. Doucet (2022). Non-reversible parallel
+       tempering: a scalable highly parallel MCMC scheme. JRSS B 84.
     """
 
     num_warmup: AtLeast0 | None = None
@@ -91,10 +108,24 @@ class NUTS(Sampler):
     dense_mass: bool = False
     chain_method: ChainMethod = "auto"
     preconditioning: Preconditioning = "auto"
+    tempering: AtLeast2 | None = None
 
     warms_up = True
     can_resume = True
     can_batch = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tempering is None:
+            return
+        for name, unfit in (("preconditioning", "laplace"), ("chain_method", "vectorized")):
+            if getattr(self, name) == unfit:
+                raise ValueError(f"{name} must not be {unfit!r} with tempering; leave it out")
+
+    @property
+    def crosses_modes(self) -> bool:
+        """Whether chains go from mode to mode: replicas do, by way of the prior."""
+        return self.tempering is not None
 
     @property
     def longest_trajectory(self) -> int:
@@ -124,12 +155,16 @@ class NUTS(Sampler):
         compiled = time.perf_counter()
         fields = self._sample(problem, programs, plan, records, workers, progress)
         warmup_steps = fields.pop("warmup_steps")
+        n_gradients = int(warmup_steps.sum() + fields["n_steps"].sum())
+        state = _final_state(records, plan, size)
+        tempering = {} if self.tempering is None else {TEMPERING: what_replicas_did(fields, state)}
         facts = {
             **plan.facts,
+            **tempering,
             "chain_method": self._chain_method(problem.device, mesh),
             "chains_at_once": size * min(workers, len(records)),
             "num_warmup": warmup.num_draws,
-            "n_gradients": int(warmup_steps.sum() + fields["n_steps"].sum()),
+            "n_gradients": n_gradients,
             **({"resumed": recorder.n_resumed} if recorder.n_resumed else {}),
         }
         sites, stats = self._describe(problem, plan, fields)
@@ -139,13 +174,14 @@ class NUTS(Sampler):
             "sample": time.perf_counter() - compiled,
             **({"earlier": recorder.earlier_seconds} if recorder.earlier_seconds else {}),
         }
-        return Draws(sites, stats, facts, seconds, _final_state(records, plan, size))
+        return Draws(sites, stats, facts, seconds, state)
 
     def _plan(self, problem: Problem) -> Plan:
         mixture = problem.find_start()
-        if self.preconditioning == "none":
+        if not self._hopes_for_laplace:
             identity = unit_map(problem.space.dimension)
-            plan = plain_plan(problem, mixture, identity, "as asked for")
+            reason = "as asked for" if self.tempering is None else "replicas range over all modes"
+            plan = plain_plan(problem, mixture, identity, reason)
         else:
             plan = adapted_plan(problem, mixture, forced=self.preconditioning == "laplace")
         # With the plan it outlives the process.
@@ -188,12 +224,18 @@ class NUTS(Sampler):
 
     def _compile(self, problem: Problem, size: int) -> Programs:
         """The program, which serves a start that turns out not to be adapted as well."""
-        data, spec, hoped = problem.data, problem.spec, self.preconditioning != "none"
+        data, spec, hoped = problem.data, problem.spec, self._hopes_for_laplace
         affine = blank_map(data, spec) if hoped else unit_map(problem.space.dimension)
         longest = max(self.warmup(adapted).num_draws for adapted in {hoped, False})
         adaptation = Adaptation(longest, self.max_tree_depth, self.dense_mass)
         settings = Settings(self.warmup(hoped), affine, data)
+        if self.tempering is not None:
+            return TemperedPrograms(adaptation, spec, settings, self.tempering).compile()
         return Programs(adaptation, spec, size, settings).compile()
+
+    @property
+    def _hopes_for_laplace(self) -> bool:
+        return self.preconditioning != "none" and self.tempering is None
 
     def warmup(self, adapted: bool) -> Warmup:
         """What the warm-up does where chains start adapted, and where they do not."""
@@ -204,12 +246,15 @@ class NUTS(Sampler):
     def size(self, n_obs: int, space: Space) -> ProblemSize:
         """What the memory of a run depends on."""
         more = {"max_tree_depth": self.max_tree_depth, "dense_mass": self.dense_mass}
-        return ProblemSize.of(n_obs, space, self.num_chains, self.num_samples, **more)
+        n_replicas = self.num_chains * (self.tempering or 1)
+        return ProblemSize.of(n_obs, space, n_replicas, self.num_samples, **more)
 
     def check_mesh(self, mesh: Mesh | None) -> None:
         """Raise ValueError unless the chains can run on a mesh."""
         if mesh is None:
             return
+        if self.tempering is not None:
+            raise ValueError("replicas run on one device, got a mesh; leave tempering out")
         groups = mesh.shape[CHAINS_AXIS]
         if self.chain_method == "parallel":
             raise ValueError(
@@ -244,7 +289,7 @@ class NUTS(Sampler):
         """Chains in one program: all groups are equal, so that one program serves them all."""
         if method == "vectorized":
             return self.num_chains
-        if method == "sequential":
+        if method == "sequential" or self.tempering is not None:
             return 1
         fitting = [g for g in range(1, self.num_chains + 1) if self.num_chains % g == 0]
         return max((g for g in fitting if self.num_chains // g >= cpu_cores()), default=1)

@@ -52,8 +52,8 @@ def check_sampler(sampler: Any, call: str = "(...)", *, many: bool = False) -> A
 
     Raises
     ------
-    TypeError
-        If it is none that is registered.
+    TypeError, ValueError
+        If it is none that is registered, or one that cannot sample many data sets.
     """
     if sampler is None:
         return next(iter(SAMPLERS.values()))()
@@ -62,6 +62,8 @@ def check_sampler(sampler: Any, call: str = "(...)", *, many: bool = False) -> A
         *first, last = (f"{name}{call}" for name in fitting)
         listed = f"{', '.join(first)} or {last}" if first else last
         raise TypeError(f"sampler must be a gmm_bayes.{listed}, got {sampler!r}")
+    if many and sampler.crosses_modes:
+        raise ValueError("many data sets are not sampled by replicas; leave tempering out")
     return sampler
 
 

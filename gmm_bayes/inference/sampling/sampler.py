@@ -54,6 +54,8 @@ class Sampler(Protocol):
         Steps at which a trajectory is cut, whether or not it has turned.
     rejected_share : float
         Share of draws, when all is well, that repeat the one before.
+    crosses_modes : bool
+        Whether chains go from mode to mode of the posterior by themselves.
     """
 
     num_samples: int
@@ -81,6 +83,11 @@ class Sampler(Protocol):
     def rejected_share(self) -> float:
         """Share of draws, when all is well, that repeat the one before."""
         return 0.0
+
+    @property
+    def crosses_modes(self) -> bool:
+        """Whether chains go from mode to mode of the posterior by themselves."""
+        return False
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():

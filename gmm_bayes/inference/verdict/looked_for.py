@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gmm_bayes._vocabulary import SURVEY
+from gmm_bayes._vocabulary import SURVEY, TEMPERING
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.verdict.thresholds import THRESHOLDS
 
@@ -31,6 +31,9 @@ def least_e_bfmi(fit: GMMFit) -> float:
 def unseen(fit: GMMFit) -> Iterator[tuple[str, str]]:
     """(problem, advice) for what was not looked for, or found and not gone to."""
     survey = fit.run.get(SURVEY)
+    if TEMPERING in fit.run:
+        yield from _seldom(fit.run[TEMPERING])
+        return
     if survey is None or not survey["modes"] or fit.n_components == 1:
         return
     modes, told = survey["modes"], survey.get("chains", [])
@@ -53,6 +56,20 @@ def unseen(fit: GMMFit) -> Iterator[tuple[str, str]]:
             "See modes(fit); sample with NUTS, or take fewer components.",
         )
     yield from _weights(fit, told)
+
+
+def _seldom(replicas: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Whether replicas came from the prior too seldom to have found all modes."""
+    n_trips, least = replicas["round_trips"], THRESHOLDS["round_trips"]
+    if min(n_trips) < least:
+        # Twice the sum of what is not exchanged is the number beyond which more help little.
+        apart = (1 - np.array(replicas["exchanged"])).sum(axis=1).max()
+        wanted, n_rungs = int(np.ceil(2 * apart)) + 1, len(replicas["powers"][0])
+        yield (
+            f"replicas came from the prior to the posterior {few(n_trips, 'd')} times in each "
+            f"chain (should be at least {least})",
+            f"Take NUTS(tempering={wanted})." if wanted > n_rungs else _LONGER,
+        )
 
 
 def _weights(fit: GMMFit, told: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -83,7 +100,10 @@ def what_was_seen(fit: GMMFit) -> Iterator[str]:
     if fit.n_components == 1:
         return
     survey, several = fit.run.get(SURVEY), pieces(fit)
-    if survey is None or survey["n_starts"] == 1:
+    if TEMPERING in fit.run:
+        trips = few(fit.run[TEMPERING]["round_trips"], "d")
+        yield f"replicas came from the prior to the posterior {trips} times in each chain"
+    elif survey is None or survey["n_starts"] == 1:
         yield "other modes were not looked for"
     if several:
         largest = max(_share_error(one, several) for one in several)

@@ -24,7 +24,8 @@ __all__ = ["THRESHOLDS", "ess_needed"]
 # validation based model comparison: below four nats a difference is small, its error not known.
 # Ours: a mode that carries less than a thousandth is left alone, or than a tenth where chains begun
 # in several came to the same ones, which they did if R-hat of all is below 1.02; and what a mode is
-# worth is known where its share has a standard error of at most 0.05.
+# worth is known where its share has a standard error of at most 0.05. Replicas find modes by coming
+# from the prior: fewer than five times a chain is too seldom to be sure of any.
 THRESHOLDS: Final = {
     "rhat": 1.01,
     "ess_per_chain": 100,
@@ -44,6 +45,7 @@ THRESHOLDS: Final = {
     "small_mode_share": 0.1,
     "mode_rhat": 1.02,
     "mode_share_error": 0.05,
+    "round_trips": 5,
 }
 
 

@@ -14,9 +14,9 @@ from test_same_posterior import label_free, overlapping
 
 import gmm_bayes as gb
 from gmm_bayes.inference import arviz_bridge
-from gmm_bayes.inference.sampling import chees_driver as many_chains
 from gmm_bayes.inference.sampling import sampler as contract
-from gmm_bayes.inference.sampling.nuts_driver import draws_per_call
+from gmm_bayes.inference.sampling.drivers import chees as many_chains
+from gmm_bayes.inference.sampling.drivers.nuts import draws_per_call
 from gmm_bayes.inference.verdict import measures
 from gmm_bayes.inference.verdict.diagnosis import THRESHOLDS
 

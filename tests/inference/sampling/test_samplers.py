@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gmm_bayes as gb
-from gmm_bayes.inference.sampling.nuts_driver import away_from_resonance
+from gmm_bayes.inference.sampling.drivers.nuts import away_from_resonance
 from gmm_bayes.machine.threads import run_in_threads
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from gmm_bayes.inference.potential import Data, ModelSpec, potential
 from gmm_bayes.inference.sampling.coordinates import AffineMap, BlockMap
-from gmm_bayes.inference.sampling.nuts_driver import draws_per_call
+from gmm_bayes.inference.sampling.drivers.nuts import draws_per_call
 from gmm_bayes.machine.compilation import compiled
 from gmm_bayes.machine.progress import Progress
 

@@ -52,11 +52,10 @@ class Adaptation(NamedTuple):
     max_tree_depth: int
     dense_mass: bool
 
-    def kernel(self, settings: "Settings", spec: ModelSpec) -> infer.NUTS:
-        """NumPyro's kernel for the posterior in the coordinates of an affine map."""
-        warmup, affine, data = settings
+    def kernel(self, warmup: "Warmup", potential_fn: Callable[[Any], Any]) -> infer.NUTS:
+        """NumPyro's kernel for a potential."""
         return infer.NUTS(
-            potential_fn=lambda eta: potential(affine.apply(eta), data, spec),
+            potential_fn=potential_fn,
             target_accept_prob=warmup.target_accept_prob,
             max_tree_depth=self.max_tree_depth,
             dense_mass=self.dense_mass,
@@ -106,6 +105,10 @@ class Settings(NamedTuple):
     affine: AffineMap | BlockMap
     data: Data
 
+    def potential(self, spec: ModelSpec) -> Callable[[Any], Any]:
+        """Of the posterior, in the coordinates of the map."""
+        return lambda eta: potential(self.affine.apply(eta), self.data, spec)
+
 
 def advance(
     state: Any,
@@ -120,7 +123,7 @@ def advance(
     block: int,
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Make `n_draws` (at most `block`) transitions from `state`, or from `start` if `fresh`."""
-    kernel = adaptation.kernel(settings, spec)
+    kernel = adaptation.kernel(settings.warmup, settings.potential(spec))
     # The kernel must be initialised in every trace, if only to be traced.
     state = jax.lax.cond(
         fresh,
@@ -212,7 +215,7 @@ class Programs:
 
     def begin(self, settings: Settings, start: Any, key: Any) -> Any:
         """The state of one chain that begins there."""
-        kernel = self.adaptation.kernel(settings, self.spec)
+        kernel = self.adaptation.kernel(settings.warmup, settings.potential(self.spec))
         return self.adaptation.start(kernel, key, start, settings.warmup)
 
 

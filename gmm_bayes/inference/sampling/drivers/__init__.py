@@ -1,0 +1,1 @@
+"""Compiled programs that advance chains, and what is done between their calls."""
