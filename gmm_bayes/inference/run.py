@@ -93,9 +93,7 @@ def run(
         draws = _drawn(problem, arguments, standard, search.X, progress=shown)
         draws.seconds["initialise"] += prepared - begin
         how = {"precision": arguments.precision, **plan.facts, "rows_per_block": length}
-        # Not every sampler has a plan that tells of the search.
-        known = {**looked_for, **draws.facts}
-        draws.facts.update({**known, **where.facts, **how})
+        draws.facts.update({**where.facts, **how})
         if arguments.rows is not None:
             assert arguments.seen is not None
             where_from = {"digest": arguments.seen.digest, "n_obs": n_obs}
@@ -115,6 +113,8 @@ def _drawn(
     """Draw from the mode where chains begin, and from the others of the posterior."""
     sampler, units = arguments.sampler, arguments.units
     draws = sampler.run(problem, progress=progress)
+    # Not every sampler has a plan that tells of the search.
+    draws = draws._replace(facts={**problem.looked_for, **draws.facts})
     if TEMPERING in draws.facts:
         draws.facts[TEMPERING]["log_evidence"] -= arguments.n_obs * units.log_volume
     modes = mixtures_of(draws.facts.get(SURVEY, {}), units)

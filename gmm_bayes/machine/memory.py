@@ -17,7 +17,7 @@ __all__ = ["MemoryPlan", "ProblemSize", "available_memory", "device_memory", "pl
 _DOUBLE = 8
 # What a first run takes beside its arrays: libraries, the compiler, its programs. A later one has
 # them already, so that they speak in the choice but are no reason to refuse.
-_PROGRAMS = 500 * 2**20
+_PROGRAMS = 350 * 2**20
 # Blocks are not made smaller than this for want of memory.
 _FEWEST_ROWS = 2**11
 # Share of the free memory that a choice may fill; what does not fit into all of it is refused.

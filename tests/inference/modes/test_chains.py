@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,8 +16,11 @@ from gmm_bayes.errors import CheckpointError, GMMBayesWarning
 from gmm_bayes.inference.modes import chains, mass
 from gmm_bayes.inference.modes.draws import mixed, so_many
 from gmm_bayes.inference.modes.nearest import Chain, counted, pieces_of, speaking
+from gmm_bayes.inference.sampling import registry
 from gmm_bayes.inference.sampling.checkpoint import files
 from gmm_bayes.inference.sampling.problem import Draws, evaluate
+from gmm_bayes.inference.sampling.sampler import AtLeast1, Sampler
+from gmm_bayes.inference.sampling.starts import adapted_plan
 from gmm_bayes.inference.verdict.looked_for import few
 
 SAMPLER = gb.NUTS(num_warmup=300, num_samples=500)
@@ -96,6 +100,43 @@ def renumbered(problem, chain):
     z = np.stack([problem.space.vector(values) for values in one_by_one])
     stats = {**chain.draws.stats, "potential": evaluate(problem, z)[0][None]}
     return chain._replace(draws=chain.draws._replace(sites=sites, stats=stats))
+
+
+@dataclass(frozen=True)
+class Stays(Sampler):
+    """Draws of the normal approximation at the start, as if they were chains; it says nothing."""
+
+    num_samples: AtLeast1 = 200
+    num_chains: AtLeast1 = 4
+
+    def run(self, problem, *, progress=False):
+        plan = adapted_plan(problem, problem.find_start(), forced=True)
+        shape = (self.num_samples, problem.space.dimension)
+        eta = np.stack([rng.standard_normal(shape) for rng in problem.rngs])
+        return Draws.at(problem, plan.affine.apply(eta), {})
+
+
+def test_chains_go_to_every_mode_whatever_the_sampler_says(either_way, monkeypatch):
+    monkeypatch.setattr(registry, "SAMPLERS", {**registry.SAMPLERS, "Stays": Stays})
+    fit = quiet(gb.fit, four_groups(), 2, covariance_type="diag", sampler=Stays())
+    shares = [piece["share"] for piece in fit.run["survey"]["chains"]]
+    expected = [piece["share"] for piece in either_way[0].run["survey"]["chains"]]
+    # What is drawn is a normal distribution in each.
+    np.testing.assert_allclose(shares, expected, atol=0.1)
+    inside = is_left_and_right(fit).mean()
+    assert 0.02 < inside < 0.98
+
+
+@pytest.mark.slow
+def test_many_chains_go_to_every_mode():
+    sampler = gb.ChEES(num_chains=64, num_samples=100)
+    fit = quiet(gb.fit, four_groups(), 2, covariance_type="diag", sampler=sampler)
+    (expected, error), _ = by_importance(fit)
+    pieces = fit.run["survey"]["chains"]
+    assert len(pieces) == 2
+    both = np.hypot(*(p["error"] for p in pieces)) * expected * (1 - expected)
+    assert both < 0.02
+    assert abs(is_left_and_right(fit).mean() - expected) < 5 * np.hypot(both, error) + 1 / 100
 
 
 def test_each_mode_has_a_partition(either_way):

@@ -81,7 +81,7 @@ def test_the_posterior_is_that_of_nuts(many_fit, faithful_fit):
 def test_it_is_where_it_is_far_from_normal():
     """Labels switch there, so what does not depend on them is compared."""
     X, k, _ = overlapping()
-    ours = gb.fit(X, k, sampler=gb.ChEES(num_samples=100), seed=1)
+    ours = gb.fit(X, k, sampler=gb.ChEES(num_samples=200), seed=1)
     assert ours.run["departure_from_normal"] > 1
     assert ours.run["num_warmup"] == 1000
     assert not ours.problems
