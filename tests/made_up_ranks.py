@@ -6,7 +6,7 @@ import pandas as pd
 import gmm_bayes as gb
 
 NUM_RANKED = 99
-PRIORS = gb.Priors(weight_concentration=5.0, mean_loc=[[-4.0, 0.0], [4.0, 0.0]], mean_covariance=1)
+PRIORS = gb.Priors(5.0, [[-4.0, 0.0], [4.0, 0.0]], mean_covariance=1.0, scale_scale=1.0)
 
 
 def normal_ranks(n_simulations, *, sd=1.0, shift=0.0, seed=0):

@@ -365,7 +365,7 @@ def test_prior_forms_mean_the_same():
 
 @pytest.mark.parametrize("variance", [0.3, [0.3], [[0.3]]])
 def test_with_one_feature_a_number_a_list_and_a_matrix_are_the_same_variance(variance):
-    arrays = gb.Priors(mean_loc=[[0], [1]], mean_covariance=variance).arrays(2, 1)
+    arrays = gb.Priors.fixed([[0], [1]], mean_covariance=variance).arrays(2, 1)
     np.testing.assert_allclose(arrays.mean_scale_tril, [[np.sqrt(0.3)]])
 
 

@@ -87,8 +87,8 @@ def compare_n_components(
         Parts that `cv` leaves out in turn, the same for every candidate.
     priors : Priors or callable, optional
         Of the posterior fits: for all candidates, or a function of the number of components. None
-        takes `default_priors`; a `mean_loc` of None is filled with centres found anew in each
-        candidate's and each fold's rows.
+        takes `default_priors`; what is left to the data is found anew in each candidate's and each
+        fold's rows.
     sampler : NUTS, ChEES or Laplace, optional
         Of the posterior fits. None takes `NUTS()`.
     seed : int in [0, 2**32) or JAX key

@@ -46,7 +46,7 @@ from gmm_bayes.inference.sampling.checkpoint.recorder import MemoryRecorder, Rec
 from gmm_bayes.inference.sampling.registry import check_sampler
 from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.inference.verdict.diagnosis import record_verdict
-from gmm_bayes.model.priors import Priors, default_priors
+from gmm_bayes.model.priors import Priors
 
 __all__ = ["fit", "judge"]
 
@@ -86,7 +86,7 @@ def fit(
         How components share covariance parameters, named as in scikit-learn.
     priors : Priors, optional
         None takes `default_priors(X, n_components)`; with it the answer does not depend on units.
-        A `mean_loc` of None is filled with the k-means centroids of `X`, the same for every `seed`.
+        What it leaves to the data is filled from `X`, the same for every `seed`.
     sampler : NUTS, ChEES or Laplace, optional
         None takes `NUTS()`.
     init : {"auto", "kmeans", "k-means++", "random", "random_from_data"} or MixtureParameters
@@ -195,9 +195,7 @@ def fit(
     with claim_empty(folder) if folder is not None and first else nullcontext():
         begin = time.perf_counter()
         # The model is the data's: whoever draws from it anew, with another seed, has the same.
-        if priors is None:
-            priors = default_priors(table, spec.n_components)
-        priors = priors.with_centers(table, spec.n_components)
+        priors = (priors or Priors()).with_centers(table, spec.n_components)
         prior = priors.arrays(spec.n_components, table.values.shape[1])
         for caution in cautions:
             warn_data(caution)

@@ -24,7 +24,7 @@ from gmm_bayes.jobs.output import (
 from gmm_bayes.jobs.preparation import Job
 from gmm_bayes.jobs.resumption import begin_checkpoint, chains_directory, remove_checkpoint
 from gmm_bayes.machine.progress import listening
-from gmm_bayes.model.priors import Priors, default_priors
+from gmm_bayes.model.priors import Priors
 
 if TYPE_CHECKING:
     from gmm_bayes.inference.result.gmm_fit import GMMFit
@@ -122,7 +122,7 @@ def _priors(job: Job) -> Priors | None:
         return Priors.fixed(**given)
     if not given:
         return None
-    return default_priors(job.some_rows, job.config.model.n_components).replace(**given)
+    return Priors(**given).with_centers(job.some_rows, job.config.model.n_components)
 
 
 def _sample(job: Job) -> "GMMFit":

@@ -131,11 +131,13 @@ def _check_model(config: JobConfig, n_obs: int, n_features: int) -> None:
     with _config_errors("model"):
         check_n_components(k, n_obs)
     with _config_errors("priors"):
-        priors = Priors(**config.priors.given)
-        if priors.mean_loc is None:
-            # The k-means centroids that fill the gap always fit.
-            priors = priors.replace(mean_loc=np.zeros((k, n_features)))
-        priors.arrays(k, n_features)
+        # What the data fill in always fits.
+        fitting = {
+            "mean_loc": np.zeros((k, n_features)),
+            "mean_covariance": 1.0,
+            "scale_scale": 1.0,
+        }
+        Priors(**{**fitting, **config.priors.given}).arrays(k, n_features)
 
 
 def read_data(config: JobConfig) -> tuple[Any, Table, Any]:

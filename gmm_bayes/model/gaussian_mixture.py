@@ -26,7 +26,7 @@ from gmm_bayes._vocabulary import (
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.model.distribution import GaussianMixture
-from gmm_bayes.model.priors import PriorArrays, Priors, default_priors
+from gmm_bayes.model.priors import PriorArrays, Priors
 
 __all__ = ["gaussian_mixture"]
 
@@ -51,7 +51,7 @@ def gaussian_mixture(
         How components share covariance parameters.
     priors : Priors, optional
         None takes `default_priors(X, n_components)`. With a traced `X`, as under
-        `MCMC(jit_model_args=True)`, give priors whose `mean_loc` is filled.
+        `MCMC(jit_model_args=True)`, give priors that leave nothing to the data.
     n_obs : int, optional
         Number of rows when `X` is None.
 
@@ -167,17 +167,14 @@ def _prior_arrays(X: Any, n_components: int, priors: Priors | PriorArrays | None
     if isinstance(priors, PriorArrays):
         return priors
     traced = isinstance(X, jax.core.Tracer)
-    if priors is None or priors.mean_loc is None:
+    priors = Priors() if priors is None else priors
+    if priors.open_fields:
         if X is None or traced:
             raise ValueError(
-                "priors must have mean_loc filled when the data are absent or traced; "
-                "give default_priors(X, n_components) or priors.with_centers(X, n_components)"
+                f"priors must have {' and '.join(priors.open_fields)} filled when the data are "
+                "absent or traced; give default_priors(X, n_components) or "
+                "priors.with_centers(X, n_components)"
             )
-        values = check_data(X).values
-        priors = (
-            default_priors(values, n_components)
-            if priors is None
-            else priors.with_centers(values, n_components)
-        )
+        priors = priors.with_centers(check_data(X).values, n_components)
     n_features = np.shape(priors.mean_loc)[-1] if X is None else X.shape[-1]
     return priors.arrays(n_components, n_features)

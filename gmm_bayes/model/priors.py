@@ -1,6 +1,7 @@
 """The priors: a frozen record, its weakly informative default, and their arrays for a model."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,10 @@ _AXES = {
     "scale_scale": {0: "one number", 1: "one per feature"},
     "correlation_concentration": {0: "one number"},
 }
+
+
+# What follows the data where it is None.
+_FROM_DATA = ("mean_loc", "mean_covariance", "scale_scale")
 
 
 class PriorArrays(NamedTuple):
@@ -63,12 +68,13 @@ class Priors:
     mean_loc : array, shape (n_components, n_features), optional
         Centres A of the normal priors of the means. None takes the k-means centroids of the data
         to be fitted.
-    mean_covariance : float or array, shape (n_features,) or (n_features, n_features)
+    mean_covariance : float or array, shape (n_features,) or (n_features, n_features), optional
         Covariance B of the normal prior of every mean: one variance, one per feature, or a matrix.
-        Squared units of the data.
-    scale_scale : float or array, shape (n_features,)
+        Squared units of the data. None takes the variances of the columns to be fitted.
+    scale_scale : float or array, shape (n_features,), optional
         Scale of the HalfCauchy on the standard deviations. Where a component has one standard
-        deviation for all features, the root mean square over the features serves.
+        deviation for all features, the root mean square over the features serves. None takes the
+        standard deviations of the columns to be fitted.
     correlation_concentration : float
         Concentration eta of the LKJ on the correlations; 1 is uniform, more is closer to none.
 
@@ -82,6 +88,9 @@ class Priors:
     weights ~ Dirichlet(concentration), means_k ~ MVN(A_k, B), scales_kd ~ HalfCauchy(s_d),
     correlation_cholesky_k ~ LKJCholesky(D, eta) [1]_.
 
+    What is None follows the data, see `with_centers`; so whoever changes one prior keeps the
+    defaults of the others. The textbook's numbers come from `Priors.fixed` alone.
+
     References
     ----------
     .. [1] D. Lewandowski, D. Kurowicka, H. Joe (2009). Generating random correlation matrices
@@ -90,14 +99,14 @@ class Priors:
 
     weight_concentration: Any = 0.5
     mean_loc: Any = None
-    mean_covariance: Any = 0.1
-    scale_scale: Any = 1.0
+    mean_covariance: Any = None
+    scale_scale: Any = None
     correlation_concentration: Any = 2.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "mean_loc" and value is None:
+            if field.name in _FROM_DATA and value is None:
                 continue
             array = check_finite(value, field.name)
             array.setflags(write=False)
@@ -155,12 +164,37 @@ class Priors:
         """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    @property
+    def open_fields(self) -> tuple[str, ...]:
+        """Names of the fields that are None: those that follow the data to be fitted."""
+        return tuple(name for name in _FROM_DATA if getattr(self, name) is None)
+
     def with_centers(self, X: Any, n_components: int, seed: int = 0) -> "Priors":
-        """Return the same priors with `mean_loc` filled by the k-means centroids of `X`."""
-        if self.mean_loc is not None:
+        """Return the same priors with all that is None filled from the data to be fitted.
+
+        Parameters
+        ----------
+        X : array, pandas, polars or xarray object, shape (n_obs, n_features)
+        n_components : int
+        seed : int
+            Seed of the k-means starts.
+
+        Returns
+        -------
+        Priors
+            Centres at the k-means centroids; the sd of every mean and the HalfCauchy scale equal to
+            the columns' standard deviations.
+        """
+        if not self.open_fields:
             return self
         table, n_components = _checked(X, n_components)
-        return self.replace(mean_loc=kmeans_centers(table.values, n_components, seed=seed))
+        spread = table.values.std(axis=0)
+        found: dict[str, Callable[[], np.ndarray]] = {
+            "mean_loc": lambda: kmeans_centers(table.values, n_components, seed=seed),
+            "mean_covariance": lambda: np.diag(spread**2),
+            "scale_scale": lambda: spread,
+        }
+        return self.replace(**{name: found[name]() for name in self.open_fields})
 
     def arrays(self, n_components: int, n_features: int) -> PriorArrays:
         """Check the shapes for a mixture of a given size and fill them in.
@@ -171,9 +205,11 @@ class Priors:
             If a shape does not fit, or `mean_covariance` is not symmetric positive definite.
         """
         k, d = n_components, n_features
-        if self.mean_loc is None:
+        if self.open_fields:
+            one = len(self.open_fields) == 1
             raise ValueError(
-                "mean_loc is None: give the centres, or fill them from the data with "
+                f"{' and '.join(self.open_fields)} {'is' if one else 'are'} None: give "
+                f"{'it' if one else 'them'}, or fill {'it' if one else 'them'} from the data with "
                 "priors.with_centers(X, n_components)"
             )
         mean_loc = np.asarray(self.mean_loc)
@@ -244,8 +280,12 @@ class Priors:
         import pandas as pd
 
         words = {f.name: _words(getattr(self, f.name)) for f in fields(self)}
-        if self.mean_loc is None:
-            words["mean_loc"] = "k-means centroids"
+        by_data = {
+            "mean_loc": "k-means centroids",
+            "mean_covariance": "the columns' variances",
+            "scale_scale": "the columns' sds",
+        }
+        words |= {name: by_data[name] for name in self.open_fields}
         rows = {
             "weights": ("Dirichlet", f"concentration {words['weight_concentration']}"),
             "means": (
@@ -295,13 +335,7 @@ def default_priors(X: Any, n_components: int, *, seed: int = 0) -> Priors:
     TypeError, ValueError
         If `X` is not a table of finite numbers with some spread, or `n_components` is not possible.
     """
-    table, n_components = _checked(X, n_components)
-    spread = table.values.std(axis=0)
-    return Priors(
-        mean_loc=kmeans_centers(table.values, n_components, seed=seed),
-        mean_covariance=np.diag(spread**2),
-        scale_scale=spread,
-    )
+    return Priors().with_centers(X, n_components, seed)
 
 
 def _checked(X: Any, n_components: Any) -> tuple[Table, int]:

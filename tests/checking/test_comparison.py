@@ -195,7 +195,7 @@ def test_evidence_beside_the_rest():
         X,
         (1, 2),
         criteria=("evidence",),
-        priors=lambda k: gb.Priors(mean_loc=np.zeros((k, 1)), mean_covariance=25.0),
+        priors=lambda k: gb.Priors.fixed(np.zeros((k, 1)), mean_covariance=25.0),
         sampler=sampler,
         n_init=2,
     )

@@ -55,7 +55,7 @@ def test_a_wide_component_takes_no_other_ones_number():
     narrow = rng.normal([10, 0], 0.3, (30, 2))
     wide = rng.normal(0, 110, (20, 2))
     X = np.concatenate([narrow, wide - wide.mean(axis=0) + [35, 0]])
-    priors = gb.Priors(5.0, [[-10.0, 0.0], [10.0, 0.0]], mean_covariance=1.0)
+    priors = gb.Priors(5.0, [[-10.0, 0.0], [10.0, 0.0]], 1.0, 1.0)
     fit = gb.fit(X, 2, covariance_type="spherical", priors=priors, sampler=SMALL, seed=1)
     means = fit.posterior["means"].mean(("chain", "draw")).values
     assert np.linalg.norm(means[1] - [10, 0]) < 1

@@ -148,7 +148,7 @@ def test_structures_that_coincide_have_one_density(k, d, same):
 
 def test_spherical_prior_scale_is_the_root_mean_square():
     _, _, _, spec = problem("spherical", 2, 2)
-    prior = gb.Priors(mean_loc=np.ones((2, 2))).arrays(2, 2)
+    prior = gb.Priors.fixed(np.ones((2, 2))).arrays(2, 2)
     scales = [
         pot.log_prior(prior._replace(scale_scale=np.array(values)), spec).log_scale
         for values in ([1.0, 7.0], [5.0, 5.0])

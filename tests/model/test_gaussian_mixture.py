@@ -70,10 +70,13 @@ def test_without_data_it_samples_rows():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"priors": gb.Priors(mean_loc=[[0.0]])}, "n_obs must be given when X is None"),
-        ({"n_obs": 3}, "priors must have mean_loc filled when the data are absent or traced"),
+        ({"priors": gb.Priors.fixed([[0.0]])}, "n_obs must be given when X is None"),
         (
-            {"n_obs": 3, "priors": gb.Priors(mean_loc=[[0.0]]), "covariance_type": "ful"},
+            {"n_obs": 3},
+            "priors must have mean_loc and mean_covariance and scale_scale filled when the data",
+        ),
+        (
+            {"n_obs": 3, "priors": gb.Priors.fixed([[0.0]]), "covariance_type": "ful"},
             "covariance_type must be one of full, tied, diag, spherical, got 'ful'; "
             "did you mean 'full'?",
         ),

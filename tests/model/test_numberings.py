@@ -50,7 +50,7 @@ def some_draws(n_draws=10, k=3, d=2):
 def test_ratios_are_those_of_the_prior():
     k, d = 3, 2
     draws = some_draws()
-    prior = Priors(
+    prior = Priors.fixed(
         weight_concentration=[0.3, 1.0, 4.0],
         mean_loc=np.random.default_rng(6).normal(size=(k, d)),
         mean_covariance=[[2.0, 0.5], [0.5, 1.0]],

@@ -9,7 +9,7 @@ from gmm_bayes.model.centres import kmeans_centers
 
 def test_fixed_is_the_textbook_recipe():
     priors = gb.Priors.fixed()
-    assert priors == gb.Priors()
+    assert priors == gb.Priors(mean_covariance=0.1, scale_scale=1.0)
     arrays = priors.replace(mean_loc=np.zeros((3, 2))).arrays(3, 2)
     np.testing.assert_array_equal(arrays.weight_concentration, [0.5] * 3)
     np.testing.assert_allclose(arrays.mean_scale_tril @ arrays.mean_scale_tril.T, 0.1 * np.eye(2))
@@ -49,13 +49,13 @@ def test_centres_are_the_best_of_several_starts():
     "covariance", [0.25, [0.25, 0.25], [[0.25, 0.0], [0.0, 0.25]]], ids=["scalar", "D", "DxD"]
 )
 def test_three_ways_to_say_a_covariance(covariance):
-    arrays = gb.Priors(mean_loc=np.zeros((1, 2)), mean_covariance=covariance).arrays(1, 2)
+    arrays = gb.Priors.fixed(np.zeros((1, 2)), mean_covariance=covariance).arrays(1, 2)
     np.testing.assert_allclose(arrays.mean_scale_tril, 0.5 * np.eye(2))
 
 
 def test_a_correlated_covariance_keeps_its_units():
     covariance = np.array([[1e18, 0.5], [0.5, 1e-18]])
-    tril = gb.Priors(mean_loc=np.zeros((1, 2)), mean_covariance=covariance).arrays(1, 2)
+    tril = gb.Priors.fixed(np.zeros((1, 2)), mean_covariance=covariance).arrays(1, 2)
     np.testing.assert_allclose(
         tril.mean_scale_tril @ tril.mean_scale_tril.T, covariance, rtol=1e-12
     )
@@ -82,3 +82,31 @@ def test_priors_cannot_be_changed_behind_ones_back():
     assert not priors.mean_loc.any()
     with pytest.raises(ValueError, match="read-only"):
         priors.mean_loc[0] = 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"weight_concentration": 1.0}, {"correlation_concentration": 5.0}]
+)
+def test_who_changes_one_prior_keeps_the_others(faithful, change):
+    """Body masses in grams, say: the textbook's numbers would pin every mean to its centre."""
+    X = 1000 * faithful.to_numpy()
+    default = gb.default_priors(X, 2)
+    expected = default.replace(**change)
+    assert gb.Priors(**change).with_centers(X, 2) == expected
+    assert gb.Priors().replace(**change).with_centers(X, 2) == expected
+    # None gives a field back to the data.
+    assert expected.replace(scale_scale=None, mean_loc=None).with_centers(X, 2) == expected
+    np.testing.assert_allclose(expected.scale_scale, X.std(axis=0), rtol=1e-12)
+    tril = np.tile(np.diag(X.std(axis=0)), (2, 1, 1))
+    start = gb.MixtureParameters(np.full(2, 0.5), default.mean_loc, tril)
+    fit = gb.fit(X, 2, priors=gb.Priors(**change), sampler=gb.Laplace(num_samples=200), init=start)
+    np.testing.assert_allclose(fit.priors.scale_scale, X.std(axis=0), rtol=1e-12)
+
+
+def test_what_is_left_to_the_data_is_said():
+    priors = gb.Priors(mean_loc=[[0.0, 0.0]])
+    with pytest.raises(ValueError, match="mean_covariance and scale_scale are None: give them, or"):
+        priors.arrays(1, 2)
+    assert priors.summary().loc["scales", "parameters"] == "scale the columns' sds"
+    with pytest.raises(ValueError, match="must have mean_covariance and scale_scale filled"):
+        gb.gaussian_mixture(None, n_components=1, priors=priors, n_obs=3)

@@ -60,9 +60,9 @@ def simulation_based_calibration(
         Sizes of the simulated problems. Small ones are soon done.
     covariance_type : {"full", "tied", "diag", "spherical"}
     priors : Priors, optional
-        With `mean_loc` filled: centres that follow the data are no prior. None takes centres 20
-        apart along the first feature, means of variance 1 about them, weights of concentration 5,
-        and else what `Priors()` has.
+        With everything filled, as by `Priors.fixed(mean_loc)`: what follows the data is no prior.
+        None takes centres 20 apart along the first feature, means of variance 1 about them, weights
+        of concentration 5, and else what `Priors.fixed()` has.
     sampler : NUTS, optional
         None takes `NUTS(num_samples=500, num_chains=1)`.
     num_simulations : int
@@ -172,13 +172,14 @@ def _check_priors(priors: Any, name: str, n_components: int, n_features: int) ->
     if priors is None:
         centres = np.zeros((n_components, n_features))
         centres[:, 0] = _APART * (np.arange(n_components) - (n_components - 1) / 2)
-        return Priors(_CONCENTRATION, centres, mean_covariance=1.0)
+        return Priors.fixed(centres, weight_concentration=_CONCENTRATION, mean_covariance=1.0)
     if not isinstance(priors, Priors):
         raise TypeError(f"{name} must be a gmm_bayes.Priors, got {type(priors).__name__}")
-    if priors.mean_loc is None:
+    if priors.open_fields:
         raise ValueError(
-            f"{name} must have mean_loc, an array of shape (n_components, n_features): centres "
-            "taken from each data set are not a prior, and nothing would be calibrated"
+            f"{name} must have {' and '.join(priors.open_fields)}: what is taken from each data "
+            "set is not a prior, and nothing would be calibrated; give it, or take "
+            "Priors.fixed(mean_loc) with centres of shape (n_components, n_features)"
         )
     priors.arrays(n_components, n_features)
     return priors

@@ -38,7 +38,7 @@ from gmm_bayes.inference.sampling.registry import check_sampler
 from gmm_bayes.machine.compilation import forget_programs, persistent_cache
 from gmm_bayes.machine.devices import double_precision, find_device
 from gmm_bayes.machine.progress import wanted
-from gmm_bayes.model.priors import PriorArrays, Priors, default_priors
+from gmm_bayes.model.priors import PriorArrays, Priors
 
 __all__ = ["fit_many"]
 
@@ -71,8 +71,8 @@ def fit_many(
         Number of components of every mixture.
     covariance_type : {"full", "tied", "diag", "spherical"}
     priors : Priors, optional
-        For all sets. None takes `default_priors` of each; a `mean_loc` of None is filled with the
-        k-means centroids of each.
+        For all sets. None takes `default_priors` of each; what is left to the data is filled from
+        each.
     sampler : NUTS, optional
         None takes `NUTS()`. Its `chain_method` plays no part: chains of a block run together.
     init : {"auto", "kmeans", "k-means++", "random", "random_from_data"}
@@ -257,7 +257,7 @@ def _seeds(seed: np.ndarray, X: np.ndarray) -> list[np.random.SeedSequence]:
 
 def _data_set(name: Hashable, table: Any, spec: ModelSpec, priors: Priors | None) -> DataSet:
     k = spec.n_components
-    own = default_priors(table, k) if priors is None else priors.with_centers(table, k)
+    own = (priors or Priors()).with_centers(table, k)
     units = Standardization.of(table.values, COVARIANCE_STRUCTURES[spec.covariance_type])
     return DataSet(name, table, own.arrays(k, table.values.shape[1]), units)
 

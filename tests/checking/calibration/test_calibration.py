@@ -204,7 +204,7 @@ def test_chains_that_stayed_in_the_wrong_mode_are_counted():
         ({"priors": gb.Priors()}, ValueError, "priors must have mean_loc"),
         ({"priors": "wide"}, TypeError, "priors must be a gmm_bayes.Priors, got str"),
         ({"sampling_priors": gb.Priors()}, ValueError, "sampling_priors must have mean_loc"),
-        ({"priors": gb.Priors(mean_loc=np.zeros((3, 2)))}, ValueError, "mean_loc must have shape"),
+        ({"priors": gb.Priors.fixed(np.zeros((3, 2)))}, ValueError, "mean_loc must have shape"),
         ({"seed": -1}, ValueError, "seed"),
         ({"device": "tpu"}, ValueError, "device must be one of"),
     ],

@@ -105,11 +105,11 @@ def test_nothing_follows_from_the_others():
     structure, sites, X = made_up("full")
     one = {name: values[:, :1] for name, values in sites.items()}
     one["weights"] = np.ones((S, 1))
-    prior = Priors(mean_loc=[[0.0, 0.0]]).arrays(1, D)
+    prior = Priors.fixed([[0.0, 0.0]]).arrays(1, D)
     names = set(quantities(one, X, prior, structure))
     assert not {n for n in names if n.startswith(("weights", "sorted_weights", "entropy"))}
     narrow = {"weights": sites["weights"], "means": sites["means"][..., :1]}
     narrow["scales"] = sites["scales"][..., :1]
-    prior = Priors(mean_loc=np.zeros((K, 1))).arrays(K, 1)
+    prior = Priors.fixed(np.zeros((K, 1))).arrays(K, 1)
     assert "mixture_log_det" not in quantities(narrow, X[:, :1], prior, structure)
     assert "correlations[0, 0]" in quantities(sites, X, PRIOR, structure)

@@ -57,7 +57,7 @@ def test_a_singular_solution_is_not_taken():
 def test_components_are_numbered_like_the_prior_centres():
     start, _ = random_mixture("full", 5, 2)
     order = np.array([3, 0, 4, 1, 2])
-    prior = gb.Priors(mean_loc=start.means[order] + 0.01).arrays(5, 2)
+    prior = gb.Priors.fixed(start.means[order] + 0.01).arrays(5, 2)
     matched = match_to_prior(start, prior, np.inf)
     for ours, theirs in zip(matched, start, strict=True):
         np.testing.assert_array_equal(ours, theirs[order])
@@ -69,7 +69,7 @@ def test_the_mean_of_a_wide_component_says_little_about_its_number():
     start = MixtureParameters.from_covariances(
         np.array([0.6, 0.4]), means, np.array([0.25, 125.0**2])[:, None, None] * np.eye(2), "full"
     )
-    prior = gb.Priors(mean_loc=[[-10.0, 0.0], [10.0, 0.0]], mean_covariance=1.0).arrays(2, 2)
+    prior = gb.Priors.fixed([[-10.0, 0.0], [10.0, 0.0]], mean_covariance=1.0).arrays(2, 2)
     np.testing.assert_array_equal(match_to_prior(start, prior, 50).means, means)
     # Of so many rows that it is known, there it is.
     np.testing.assert_array_equal(match_to_prior(start, prior, 10**7).means, means[::-1])
@@ -83,8 +83,8 @@ def test_the_numbering_is_the_most_probable_one():
     known = 0
     for _ in range(50):
         start, _ = random_mixture("full", 4, 2, seed=int(rng.integers(2**31)))
-        prior = gb.Priors(
-            mean_loc=3 * rng.standard_normal((4, 2)), mean_covariance=root @ root.T
+        prior = gb.Priors.fixed(
+            3 * rng.standard_normal((4, 2)), mean_covariance=root @ root.T
         ).arrays(4, 2)
         counts = np.asarray(start.weights) * 12
         spread = np.asarray(start.covariances) / counts[:, None, None] + root @ root.T

@@ -21,7 +21,7 @@ def problem(covariance_type, k, d, n_obs=300):
     """Data, model, a start near the truth, and the potential written out by rows."""
     truth = gb.datasets.make_mixture(n_obs, k, d, covariance_type=covariance_type, seed=2)
     spec = ModelSpec(k, covariance_type)
-    prior = pot.log_prior(gb.Priors(mean_loc=truth.means).arrays(k, d), spec)
+    prior = pot.log_prior(gb.Priors.fixed(truth.means).arrays(k, d), spec)
     data = Data(block_rows(truth.X), prior)
     here = pot.space(spec, d)
     start = MixtureParameters(truth.weights, truth.means, np.linalg.cholesky(truth.covariances))
@@ -105,7 +105,7 @@ def test_some_of_the_rows_are_some_of_every_group(monkeypatch, precision):
     monkeypatch.setattr(laplace, "_MANY_ROWS", 2000)
     groups = np.repeat(np.arange(3), [12_000, 700, 7300])
     X = 20.0 * groups[:, None] + np.random.default_rng(0).standard_normal((20_000, 2))
-    prior = pot.log_prior(gb.Priors(mean_loc=np.zeros((3, 2))).arrays(3, 2), ModelSpec(3, "full"))
+    prior = pot.log_prior(gb.Priors.fixed(np.zeros((3, 2))).arrays(3, 2), ModelSpec(3, "full"))
     rows = block_rows(X, precision=precision, groups=groups if precision == "float32" else None)
     thin = laplace._thinned(jax.device_put(Data(rows, prior))).rows
     assert thin.values.dtype == np.float64
