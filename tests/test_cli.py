@@ -217,6 +217,7 @@ def test_the_report_is_the_diagnosis(done, fitted):
         "labels_switched": False,
         # Of chains that are not believed nothing is said.
         "prior_sensitivity": None,
+        "prior_decides": None,
         "n_components": 2,
         "occupied_components": 2.0,
         "data": {

@@ -65,6 +65,7 @@ def to_json(job: "Job", outcome: "Outcome") -> str:
         "worse_chains": d.worse_chains,
         "labels_switched": d.switched,
         "prior_sensitivity": d.prior_sensitivity,
+        "prior_decides": d.prior_decides or None,
         **({"pareto_k": d.pareto_k} if fit.sampler.judged_by == "weights" else {}),
         "n_components": fit.n_components,
         "occupied_components": d.n_occupied,
@@ -196,8 +197,7 @@ def _verdict(diagnosis: "Diagnosis", n_components: int) -> Iterator[str]:
         else f"Pareto k {d.pareto_k:.2f}, ESS {d.ess_bulk:.0f}"
     )
     yield f"{numbers}, {d.n_occupied:.0f} of {n_components} components occupied"
-    believe = "yes" if d.components_ok else "yes, but not component by component" if d.ok else "NO"
-    yield f"believe it? {believe}"
+    yield f"believe it? {d.believe}"
     for title, entries in (("problem", d.problems), ("advice", d.advice), ("note", d.notes)):
         yield from (f"  {title}: {entry}" for entry in entries)
 

@@ -110,9 +110,8 @@ def _layout(figure: Figure, n_lines: int) -> dict[str, Axes]:
 
 def _verdict(found: Diagnosis) -> list[str]:
     """The lines of the diagnosis, under the question that they answer."""
-    whole = "yes" if found.components_ok else "yes, but not component by component"
     _, *rest = repr(found).splitlines()
-    lines = [f"believe it? {whole if found.ok else 'NO'}"]
+    lines = [f"believe it? {found.believe}"]
     for line in rest:
         lines += textwrap.wrap(line, _TEXT_WIDTH, initial_indent="  ", subsequent_indent="      ")
     return lines if len(lines) <= _MOST_TEXT else [*lines[: _MOST_TEXT - 1], "  ... diagnose(fit)"]

@@ -120,6 +120,23 @@ def test_a_prior_far_too_tight_is_said(tight):
     assert "that of means most" in repr(told)
 
 
+def test_a_prior_that_outweighs_the_data_is_in_the_verdict(tmp_path):
+    """Of few draws too, which the rest of the verdict does not believe."""
+    fit, _ = conjugate_fit(0.1, 0.002)
+    words = "; but the prior of means decides, and not the data"
+    for some in (fit, gb.GMMFit(fit.datatree.isel(draw=slice(60)))):
+        found = diagnostics.record_verdict(some)
+        assert found.prior_decides == some.prior_decides == "means"
+        assert repr(found).splitlines()[0].endswith(words)
+        assert found.believe.endswith(words)
+        assert f"{words}\n" in repr(some) + "\n"
+        assert len(prior_notes(some)) == 1
+    assert not found.ok
+    assert gb.load(some.save(tmp_path / "fit.nc")).prior_decides == "means"
+    wide, _ = conjugate_fit(0.0, 100.0)
+    assert diagnostics.record_verdict(wide).prior_decides == wide.prior_decides == ""
+
+
 def test_default_priors_are_no_alarm(faithful_fit):
     assert prior_notes(faithful_fit) == []
     found = gb.diagnose(faithful_fit)

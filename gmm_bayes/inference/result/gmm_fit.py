@@ -37,7 +37,7 @@ from gmm_bayes.inference.sampling.registry import restore_sampler
 from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["GMMFit", "check_fit", "load", "refuse_marginal", "refuse_sample"]
+__all__ = ["GMMFit", "check_fit", "load", "prior_words", "refuse_marginal", "refuse_sample"]
 
 # Results of the first versions have it among the problems, in these words.
 _SWITCHED = "changed places"
@@ -169,6 +169,11 @@ class GMMFit:
         return any(_SWITCHED in problem for problem in self._json("problems"))
 
     @property
+    def prior_decides(self) -> str:
+        """The site whose prior outweighs the data by far, as `diagnose` found; empty if none."""
+        return str(self._json("prior_decides")) if "prior_decides" in self.datatree.attrs else ""
+
+    @property
     def alignment(self) -> dict[str, Any] | None:
         """How the components were aligned, as `align_labels` documents it; None if they were not.
 
@@ -241,6 +246,7 @@ class GMMFit:
         sizes = self.posterior.sizes
         whole = "yes, but not component by component" if self.switched else "yes"
         believe = "no: " + "; ".join(self.problems) if self.problems else whole
+        believe += prior_words(self.prior_decides)
         labels = _labels(self.alignment, switched=self.switched)
         return {
             "data": f"{self.n_obs} rows, {_count(self.n_features, 'column')} "
@@ -299,6 +305,11 @@ def check_fit(fit: Any) -> None:
     """Raise unless this is a fit."""
     if not isinstance(fit, GMMFit):
         raise TypeError(f"fit must be a GMMFit, got {type(fit).__name__}; gmm_bayes.fit makes one")
+
+
+def prior_words(site: str) -> str:
+    """What is added to a verdict where the prior of a site outweighs the data by far."""
+    return f"; but the prior of {site} decides, and not the data" if site else ""
 
 
 def refuse_sample(fit: GMMFit, what: str) -> None:

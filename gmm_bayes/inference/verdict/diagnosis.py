@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmm_bayes._vocabulary import CHAIN, CONSTANT_DATA, DRAW, MEANS
-from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit, prior_words
 from gmm_bayes.inference.verdict import measures, power_scaling
 from gmm_bayes.inference.verdict.findings import (
     ALIGN,
@@ -77,7 +77,11 @@ class Diagnosis:
         The largest power-scaling sensitivity to the priors, as by `prior_sensitivity`, of the log
         density at ten rows, the mixture's mean and, where components kept their places, the
         parameters of those with enough rows. Where it is above 0.05, and half of that to the
-        likelihood, there is a note. NaN where there are problems, or no priors.
+        likelihood, there is a note. NaN where there are problems and `prior_decides` is empty, or
+        no priors.
+    prior_decides : str
+        The site whose prior outweighs the data by far: to it something is at least twice as
+        sensitive as to the likelihood. Empty if there is none. Few draws show it too.
     """
 
     ok: bool
@@ -102,6 +106,18 @@ class Diagnosis:
     collapsed: tuple[int, ...]
     pareto_k: float
     prior_sensitivity: float
+    prior_decides: str = ""
+
+    @property
+    def believe(self) -> str:
+        """The answer to "believe it?" in words: yes or NO, and what limits it."""
+        if not self.ok:
+            whole = "NO"
+        elif self.components_ok:
+            whole = "yes"
+        else:
+            whole = "yes, but not component by component"
+        return whole + prior_words(self.prior_decides)
 
     @property
     def ess_needed(self) -> float:
@@ -121,6 +137,7 @@ class Diagnosis:
         verdict = "ok" if self.ok else "NOT ok"
         if self.ok and not self.components_ok:
             verdict = "ok, but not component by component"
+        verdict += prior_words(self.prior_decides)
         lines = [f"Diagnosis: {verdict}", f"  {numbers}"]
         for title, entries in (
             ("problem", self.problems),
@@ -162,7 +179,8 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     importance weights.
 
     A strong prior does not make chains wrong: where one decides what the data should, that is a
-    note, and `prior_sensitivity(fit)` has the rest.
+    note, where it outweighs them by far, `prior_decides`, it is in the verdict's words too, and
+    `prior_sensitivity(fit)` has the rest.
 
     References
     ----------
@@ -186,8 +204,12 @@ def diagnose(fit: GMMFit) -> Diagnosis:
         "collapsed": measures.collapsed_components(fit, THRESHOLDS["collapsed_scale"]),
     }
     found = list(find(fit, numbers))
-    # Of draws that are not believed there is nothing to say.
-    leaning = None if found else _leaning(fit, switched=numbers["switched"] or bool(pieces(fit)))
+    # Of draws that are not believed there is nothing to say, unless a prior outweighs the data by
+    # far: few draws show that too, and more would not mend it.
+    leaning = _leaning(fit, switched=numbers["switched"] or bool(pieces(fit)))
+    decides = leaning.outweighs(THRESHOLDS["prior_outweighs"]) if leaning is not None else ""
+    if found and not decides:
+        leaning = None
     advice = [advice for _, advice in found] + [ALIGN] * can_be_aligned(fit, numbers)
     return Diagnosis(
         ok=not found,
@@ -196,13 +218,17 @@ def diagnose(fit: GMMFit) -> Diagnosis:
         advice=tuple(dict.fromkeys(advice)),
         notes=(*notes(fit, numbers), *power_scaling.words(leaning, THRESHOLDS["power_scaling"])),
         prior_sensitivity=np.nan if leaning is None else leaning.highest,
+        prior_decides=decides,
         **numbers,
     )
 
 
 def _leaning(fit: GMMFit, *, switched: bool) -> power_scaling.Leaning | None:
-    """What follows the priors most; None where there are none."""
-    if CONSTANT_DATA not in fit.datatree.children:
+    """What follows the priors most; None where there are none, or draws that cannot show it."""
+    sizes = fit.posterior.sizes
+    enough = sizes[CHAIN] * sizes[DRAW] >= THRESHOLDS["prior_draws"]
+    finite = all(np.isfinite(draws.values).all() for draws in fit.posterior.values())
+    if CONSTANT_DATA not in fit.datatree.children or not enough or not finite:
         return None
     return power_scaling.leaning(
         fit,
@@ -217,6 +243,8 @@ def record_verdict(fit: GMMFit) -> Diagnosis:
     found = diagnose(fit)
     fit.datatree.attrs["problems"] = json.dumps(found.problems)
     fit.datatree.attrs["switched"] = json.dumps(found.switched)
+    if found.prior_decides:
+        fit.datatree.attrs["prior_decides"] = json.dumps(found.prior_decides)
     return found
 
 

@@ -78,6 +78,10 @@ class Leaning(NamedTuple):
     site: str = ""
     n_others: int = 0
 
+    def outweighs(self, factor: float) -> str:
+        """The site whose prior is worth so many times the data; empty if none is."""
+        return self.site if self.quantity and self.prior >= factor * self.likelihood else ""
+
 
 def factors(fit: GMMFit) -> Named:
     """Logs of what is scaled: all priors, the likelihood, the prior of each site."""

@@ -19,7 +19,8 @@ __all__ = ["THRESHOLDS", "ess_needed"]
 # tail has a shape above 0.7 cannot be averaged with.
 # Kallioinen, Paananen, Buerkner, Vehtari (2024), Detecting and diagnosing prior and likelihood
 # sensitivity with power-scaling: a sensitivity of 0.05 is worth a look. Ours: a prior is strong
-# where the posterior is at least half as sensitive to it as to the likelihood.
+# where the posterior is at least half as sensitive to it as to the likelihood, and outweighs the
+# data by far where it is twice as sensitive; below 40 draws neither is known.
 # Sivula, Magnusson, Matamoros, Vehtari (2020), Uncertainty in Bayesian leave-one-out cross-
 # validation based model comparison: below four nats a difference is small, its error not known.
 # Ours: a mode that carries less than a thousandth is left alone, or than a tenth where chains begun
@@ -41,6 +42,8 @@ THRESHOLDS: Final = {
     "pareto_k": 0.7,
     "power_scaling": 0.05,
     "prior_share": 0.5,
+    "prior_outweighs": 2.0,
+    "prior_draws": 40,
     "mode_share": 1e-3,
     "small_mode_share": 0.1,
     "mode_rhat": 1.02,
