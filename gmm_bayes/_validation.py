@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gmm_bayes._tables import Table, check_data, read_array
+from gmm_bayes._ties import tied_columns
 from gmm_bayes._vocabulary import DEVICES
 from gmm_bayes.errors import DataWarning
 
@@ -227,6 +228,8 @@ def check_fit_size(table: Table, n_components: int, n_parameters: int) -> list[s
         *_far_rows(table),
         *_repeated_rows(table, n_components),
     ]
+    if n_components > 1:
+        cautions += tied_columns(table.values, table.feature_names)
     if n_features < n_obs:
         cautions += _dependent_columns(table)
     else:

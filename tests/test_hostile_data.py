@@ -835,6 +835,15 @@ def caution(name, n_obs):
         "out the copies, or add the noise that rounding took away",
         "dependent": "columns ['x0', 'x2'] are linearly dependent, so full and tied covariances "
         "have no inverse: drop one of them",
+        "zeros": f"column 'x1' holds 0 in 16 of {n_obs} rows (40%): a component may shrink onto "
+        "that value, where its density has no bound; model these rows apart, or leave the column "
+        "out",
+        **{
+            name: f"column {name!r} holds 0.3 in 40 of {n_obs} rows (50%): a component may shrink "
+            "onto that value, where its density has no bound; model these rows apart, or leave "
+            "the column out"
+            for name in ("x0", "x1")
+        },
         "coarse": "column 'x1' holds at most 43 distinct numbers, rounded near 1e+16: subtract a "
         "constant before it is stored as float64",
     }[name]
@@ -845,8 +854,10 @@ COARSE = np.column_stack([X40[:, 0], 1e16 - 84 + np.round(np.linspace(0, 84, 40)
 CAUTIONS = {
     "D = N": (np.random.default_rng(0).normal(size=(3, 3)), 1, 9, ["wide"]),
     "parameters": (GRID + np.eye(6)[:, :2], 5, 29, ["many"]),
-    "one row 40 times": (np.vstack([X40, np.full((40, 2), 0.3)]), 2, 11, ["repeated"]),
+    "one row 40 times": (np.vstack([X40, np.full((40, 2), 0.3)]), 2, 11, ["repeated", "x0", "x1"]),
     "one row 40 times, one component": (np.vstack([X40, np.full((40, 2), 0.3)]), 1, 5, []),
+    "40 % zeros": (X40 * [[1, i % 5 > 1] for i in range(40)], 2, 11, ["zeros"]),
+    "40 % zeros, one component": (X40 * [[1, i % 5 > 1] for i in range(40)], 1, 5, []),
     "every row twice": (np.vstack([X40, X40]), 2, 11, []),
     "a column twice": (np.column_stack([X40, 3 * X40[:, 0]]), 2, 19, ["dependent"]),
     "near 1e16": (COARSE, 2, 11, ["coarse"]),
@@ -864,7 +875,8 @@ def test_cautions(X, n_components, n_parameters, expected):
 def test_a_fit_warns_of_what_the_data_cannot_teach():
     _, caught = repeated_row_fit()
     kinds = [(w.category, str(w.message)) for w in caught]
-    assert kinds[0] == (gb.errors.DataWarning, caution("repeated", 80))
-    assert [kind for kind, _ in kinds] == [gb.errors.DataWarning, gb.errors.ConvergenceWarning]
+    said = [caution(name, 80) for name in ("repeated", "x0", "x1")]
+    assert kinds[:3] == [(gb.errors.DataWarning, words) for words in said]
+    assert [kind for kind, _ in kinds[3:]] == [gb.errors.ConvergenceWarning]
     # They point at the line that called fit.
     assert {Path(w.filename).name for w in caught} == {"hostile.py"}

@@ -8,6 +8,7 @@ import numpy as np
 from gmm_bayes._vocabulary import CHAIN, DRAW
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.verdict.looked_for import few, unseen, what_was_seen
+from gmm_bayes.inference.verdict.recording import narrower_than_recorded
 from gmm_bayes.inference.verdict.thresholds import THRESHOLDS, ess_needed
 
 __all__ = ["ALIGN", "can_be_aligned", "findings", "findings_of_weights", "notes", "rhat_name"]
@@ -136,6 +137,7 @@ def notes(fit: GMMFit, n: dict[str, Any]) -> Iterator[str]:
     elif fit.posterior.sizes[CHAIN] == 1:
         yield "one chain cannot show a mode that it missed: run several (num_chains)"
     yield from what_was_seen(fit)
+    yield from narrower_than_recorded(fit)
     empty = fit.n_components - n["n_occupied"]
     if empty >= 1:
         yield (
