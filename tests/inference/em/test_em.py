@@ -342,7 +342,9 @@ def caught_here(caught):
 def test_where_there_are_only_singular_solutions_it_says_so():
     with pytest.warns(DataWarning) as caught:
         fit = gb.fit_em(THREE_POINTS, 3)
-    assert caught_here(caught) == [REPEATED, f"the best fit with 3 components {SINGULAR_ADVICE}"]
+    # Between them are cautions of the two columns, which hold many zeros.
+    said = caught_here(caught)[::3]
+    assert said == [REPEATED, f"the best fit with 3 components {SINGULAR_ADVICE}"]
     assert fit.singular
     assert "caution: it has a component without extent" in repr(fit)
     for name in ("aic", "bic", "icl"):
