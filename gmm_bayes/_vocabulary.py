@@ -19,9 +19,15 @@ MEANS: Final = "means"
 SCALES: Final = "scales"
 CORRELATION_CHOLESKY: Final = "correlation_cholesky"
 COVARIANCES: Final = "covariances"
+# What ArviZ is shown in place of the Cholesky factor, and its dim: pairs of features.
+CORRELATIONS: Final = "correlations"
+PAIR: Final = "pair"
 DATA: Final = "X"
 # Of sample_stats: which component of a sampled draw each component of an aligned one was.
 NUMBERING: Final = "numbering"
+# Of sample_stats: the log-likelihood of all rows together. ArviZ takes one that is called
+# log_likelihood for that of single rows.
+TOTAL_LOG_LIKELIHOOD: Final = "total_log_likelihood"
 
 # Groups of the tree.
 POSTERIOR: Final = "posterior"

@@ -77,7 +77,7 @@ def as_fit(X, sites, structure, *, prior_centres, prior_variance=0.1):
     scores = rng.standard_normal(shape)
     stats = {
         "lp": scores,
-        "log_likelihood": scores + 0.1 * rng.standard_normal(shape),
+        "total_log_likelihood": scores + 0.1 * rng.standard_normal(shape),
         "energy": 2 * rng.standard_normal(shape),
         "n_occupied": np.full(shape, k),
         "n_steps": np.full(shape, 7),

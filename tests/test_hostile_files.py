@@ -101,17 +101,17 @@ DAMAGE = {
     ),
     "a later version": (
         _attribute("format_version", 99),
-        "{path} has format version 99, this gmm_bayes reads version 1; load it with the version "
-        "that wrote it",
+        "{path} has format version 99, this gmm_bayes reads versions 1 and 2; load it with the "
+        "version that wrote it",
     ),
     "a version that is text": (
         _attribute("format_version", "1; DROP TABLE"),
-        "{path} has format version 1; DROP TABLE, this gmm_bayes reads version 1; load it with "
-        "the version that wrote it",
+        "{path} has format version 1; DROP TABLE, this gmm_bayes reads versions 1 and 2; load it "
+        "with the version that wrote it",
     ),
     "no version": (
         _without_attribute("format_version"),
-        "{path} has format version None, this gmm_bayes reads version 1; load it with the "
+        "{path} has format version None, this gmm_bayes reads versions 1 and 2; load it with the "
         "version that wrote it",
     ),
     "no posterior": (
@@ -198,6 +198,15 @@ def test_a_saved_fit_comes_back_whole(saved):
     mask = os.umask(0)
     os.umask(mask)
     assert saved.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_file_of_the_first_version_is_read(saved):
+    """Its log-likelihood of all rows had the name that ArviZ has for that of each."""
+    with h5py.File(saved, "r+") as file:
+        stats = file["sample_stats"]
+        stats.move("total_log_likelihood", "log_likelihood")
+        file.attrs["format_version"] = 1
+    assert gb.load(saved) == small_fit()
 
 
 def test_no_directory_to_save_in(tmp_path):

@@ -47,7 +47,7 @@ def good():
     stats = {
         "lp": -200 + normal,
         "energy": 210 + 2 * rng.standard_normal(shape),
-        "log_likelihood": -180 + normal + 0.1 * rng.standard_normal(shape),
+        "total_log_likelihood": -180 + normal + 0.1 * rng.standard_normal(shape),
         "acceptance_rate": np.full(shape, 0.9),
         "step_size": np.full(shape, 0.4),
         "n_steps": np.full(shape, 7),
@@ -108,7 +108,7 @@ def _deep(posterior, stats):
 
 
 def _worse_chain(posterior, stats):
-    stats["log_likelihood"].values[2] -= 150
+    stats["total_log_likelihood"].values[2] -= 150
     stats["lp"].values[2] -= 150
 
 

@@ -16,7 +16,7 @@ from matplotlib.ticker import (
 )
 from scipy.stats import rankdata
 
-from gmm_bayes._vocabulary import CHAIN, DRAW
+from gmm_bayes._vocabulary import CHAIN, DRAW, TOTAL_LOG_LIKELIHOOD
 from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
 from gmm_bayes.inference.verdict.diagnosis import THRESHOLDS, Diagnosis, diagnose
 from gmm_bayes.inference.verdict.label_free import label_free_quantities
@@ -260,7 +260,7 @@ def _draw_marks(
 
 def _draw_chains(ax: Axes, fit: GMMFit, found: Diagnosis) -> None:
     """Each chain's log-likelihood: the mean and the middle 90 %."""
-    draws = fit.sample_stats["log_likelihood"].transpose(CHAIN, DRAW).values
+    draws = fit.sample_stats[TOTAL_LOG_LIKELIHOOD].transpose(CHAIN, DRAW).values
     for chain, values in enumerate(draws):
         worse = chain in found.worse_chains
         low, high = np.nanquantile(values, [0.05, 0.95])

@@ -69,7 +69,7 @@ def conjugate_fit(prior_mean, prior_variance, *, n_obs=25, n_draws=4000, seed=0)
     centre = np.full((1, 1), prior_mean)
     fit = as_fit(X, sites, structure, prior_centres=centre, prior_variance=prior_variance)
     log_likelihood = stats.norm.logpdf(X[:, 0], means[..., 0]).sum(axis=-1)
-    statistics = fit.sample_stats.assign(log_likelihood=(("chain", "draw"), log_likelihood))
+    statistics = fit.sample_stats.assign(total_log_likelihood=(("chain", "draw"), log_likelihood))
     return fit.with_group("sample_stats", statistics), posterior
 
 

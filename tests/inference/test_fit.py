@@ -89,7 +89,7 @@ def test_lp_is_the_log_joint_of_the_model_in_the_users_units(faithful, covarianc
     stats = fit.sample_stats.isel(chain=1, draw=17)
     assert float(stats["lp"]) == pytest.approx(expected, rel=1e-10)
     rows = gb.log_likelihood(fit).isel(chain=1, draw=17).sum()
-    assert float(stats["log_likelihood"]) == pytest.approx(float(rows), rel=1e-10)
+    assert float(stats["total_log_likelihood"]) == pytest.approx(float(rows), rel=1e-10)
     # Kinetic energy is positive, and about half the number of parameters on average.
     kinetic = fit.sample_stats["energy"] + fit.sample_stats["lp"]
     assert float(kinetic.min()) > 0

@@ -142,7 +142,7 @@ def test_the_table_is_what_the_members_say(serial):
         for name in ("rhat", "ess_bulk", "ess_tail"):
             assert getattr(row, name) == getattr(diagnosis, name)
         assert row.divergences == diagnosis.n_divergences
-        assert row.log_likelihood == pytest.approx(fit.sample_stats["log_likelihood"].mean())
+        assert row.log_likelihood == pytest.approx(fit.sample_stats["total_log_likelihood"].mean())
         found = leave_one_out(fit)
         assert row.elpd_loo == found.loo.sum()
         assert row.elpd_loo_se == pytest.approx(np.sqrt(len(found.loo)) * found.loo.std(ddof=1))

@@ -27,7 +27,7 @@ def good() -> gb.GMMFit:
 def stuck(good: gb.GMMFit) -> gb.GMMFit:
     posterior, stats = good.posterior.copy(deep=True), good.sample_stats.copy(deep=True)
     posterior["means"].values[1] += 5
-    stats["log_likelihood"].values[1] -= 200
+    stats["total_log_likelihood"].values[1] -= 200
     stats["energy"].values[1] = np.sort(stats["energy"].values[1])
     return good.with_group("posterior", posterior).with_group("sample_stats", stats)
 

@@ -1,7 +1,10 @@
 """Groups on request, and ArviZ at work on them without help, on both of its lines."""
 
+import warnings
+
 import numpy as np
 import pytest
+from made_up import far_apart, made_up_fit
 from scipy import stats
 
 import gmm_bayes as gb
@@ -71,6 +74,51 @@ def test_arviz_numbers(full_fit):
     elpd = loo.elpd if hasattr(loo, "elpd") else loo.elpd_loo
     # Maximum log-likelihood -1130.3 less about eleven parameters.
     assert float(elpd) == pytest.approx(-1141.5, abs=3)
+
+
+@pytest.fixture(scope="module")
+def three_columns():
+    return made_up_fit(far_apart(2, 3), n_draws=20)
+
+
+@pytest.mark.parametrize("name", ["loo", "waic", "loo_subsample", "get_log_likelihood"])
+def test_arviz_does_not_take_totals_for_rows(three_columns, name):
+    function = getattr(az, name, None)
+    if function is None:
+        pytest.skip("the other line of ArviZ has it")
+    more = {"observations": 5} if name == "loo_subsample" else {}
+    with pytest.raises(TypeError, match="log likelihood not found"):
+        function(three_columns.idata, **more)
+
+
+def test_arviz_does_not_compare_totals(three_columns):
+    with pytest.raises(TypeError, match="ELPD"):
+        az.compare({"one": three_columns.idata, "two": three_columns.idata})
+
+
+def test_arviz_summarises_everything_without_nan_or_a_warning(three_columns):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        summary = az.summary(three_columns.idata)
+    assert not summary.isna().any(axis=None)
+    assert "correlations[1, x0:x2]" in summary.index
+    covariances = three_columns.posterior["covariances"].values[0, 0, 1]
+    shown = three_columns.idata.posterior["correlations"].sel(component=1, pair="x0:x2")[0, 0]
+    by_hand = covariances[0, 2] / np.sqrt(covariances[0, 0] * covariances[2, 2])
+    assert float(shown) == pytest.approx(by_hand, rel=1e-10)
+    assert "correlation_cholesky" in three_columns.posterior
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+def test_arviz_draws_all_traces_without_a_warning(three_columns):
+    import matplotlib.pyplot as plt
+
+    draw = getattr(az, "plot_trace_dist", az.plot_trace)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("error", RuntimeWarning)
+        assert draw(three_columns.idata) is not None
+    plt.close("all")
 
 
 @pytest.mark.parametrize("name", ["plot_trace", "plot_rank", "plot_forest", "plot_pair"])

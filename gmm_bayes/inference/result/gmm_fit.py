@@ -22,6 +22,7 @@ from gmm_bayes._vocabulary import (
     NUMBERING,
     OBSERVED_DATA,
     POSTERIOR,
+    PRIOR,
     SAMPLE_STATS,
     SAMPLER_STATE,
     SCALES,
@@ -33,6 +34,7 @@ from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import FileFormatError
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.result import netcdf
+from gmm_bayes.inference.result.tree import with_correlations
 from gmm_bayes.inference.sampling.registry import restore_sampler
 from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.model.priors import Priors
@@ -60,9 +62,16 @@ class GMMFit:
 
     @cached_property
     def idata(self) -> Any:
-        """The tree as the installed ArviZ takes it: InferenceData (0.x) or DataTree (1.x)."""
+        """The tree as the installed ArviZ takes it: InferenceData (0.x) or DataTree (1.x).
+
+        In place of `correlation_cholesky`, half of which is zeros and ones, its draws have
+        `correlations`, dims (..., pair): one number for each pair of features, "a:b". `posterior`
+        has the factor.
+        """
         # ArviZ complains of a group that it does not know.
         shown = {n: g for n, g in netcdf.groups(self.datatree).items() if n != SAMPLER_STATE}
+        for group in {POSTERIOR, PRIOR} & shown.keys():
+            shown[group] = with_correlations(shown[group])
         return arviz_bridge.to_native(netcdf.build(shown, self.datatree.attrs))
 
     @property

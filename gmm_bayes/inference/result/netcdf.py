@@ -19,6 +19,7 @@ from gmm_bayes._vocabulary import (
     POSTERIOR,
     SAMPLE_STATS,
     SCALES,
+    TOTAL_LOG_LIKELIHOOD,
     WEIGHTS,
 )
 from gmm_bayes.errors import FileFormatError
@@ -28,12 +29,14 @@ from gmm_bayes.model.priors import Priors
 __all__ = ["FORMAT", "FORMAT_VERSION", "build", "groups", "read", "write"]
 
 FORMAT = "gmm_bayes.GMMFit"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# What sample_stats had in version 1 by another name, which ArviZ misread.
+_RENAMED = {"log_likelihood": TOTAL_LOG_LIKELIHOOD}
 _ENGINE = "h5netcdf"
 # What every result holds.
 _CONTENTS = {
     POSTERIOR: {WEIGHTS, MEANS, SCALES, COVARIANCES},
-    SAMPLE_STATS: {"lp", "log_likelihood", "n_occupied"},
+    SAMPLE_STATS: {"lp", TOTAL_LOG_LIKELIHOOD, "n_occupied"},
     OBSERVED_DATA: {DATA},
     CONSTANT_DATA: {field.name for field in fields(Priors)},
 }
@@ -109,12 +112,13 @@ def read(source: Path) -> xr.DataTree:
         raise FileFormatError(
             f"{source} is not a result of gmm_bayes: it has no format tag {FORMAT!r}"
         )
-    if tree.attrs.get("format_version") != FORMAT_VERSION:
+    if tree.attrs.get("format_version") not in (1, FORMAT_VERSION):
         raise FileFormatError(
             f"{source} has format version {tree.attrs.get('format_version')}, "
-            f"this gmm_bayes reads version {FORMAT_VERSION}; load it with the "
+            f"this gmm_bayes reads versions 1 and {FORMAT_VERSION}; load it with the "
             "version that wrote it"
         )
+    tree = _brought_up_to_date(tree)
     missing = set(_CONTENTS) - set(tree.children)
     missing |= {f"{g}/{v}" for g in _CONTENTS if g in tree for v in _CONTENTS[g] - set(tree[g])}
     missing |= {f"attribute {name}" for name in ATTRIBUTES - set(tree.attrs)}
@@ -123,6 +127,16 @@ def read(source: Path) -> xr.DataTree:
             f"{source} is damaged: it lacks {', '.join(sorted(missing))}; save the fit again"
         )
     return build(groups(tree), tree.attrs)
+
+
+def _brought_up_to_date(tree: xr.DataTree) -> xr.DataTree:
+    """The tree as this version writes it."""
+    if tree.attrs["format_version"] == FORMAT_VERSION:
+        return tree
+    found = groups(tree)
+    stats = found.get(SAMPLE_STATS, xr.Dataset())
+    found[SAMPLE_STATS] = stats.rename({a: b for a, b in _RENAMED.items() if a in stats})
+    return build(found, {**tree.attrs, "format_version": FORMAT_VERSION})
 
 
 def build(groups: Mapping[str, xr.Dataset], attrs: Mapping[Any, Any]) -> xr.DataTree:

@@ -12,6 +12,7 @@ from gmm_bayes._vocabulary import (
     COMPONENT,
     CONSTANT_DATA,
     CORRELATION_CHOLESKY,
+    CORRELATIONS,
     COVARIANCES,
     DATA,
     DRAW,
@@ -20,9 +21,11 @@ from gmm_bayes._vocabulary import (
     MEANS,
     OBS,
     OBSERVED_DATA,
+    PAIR,
     POSTERIOR,
     SAMPLE_STATS,
     SCALES,
+    TOTAL_LOG_LIKELIHOOD,
     WEIGHTS,
 )
 from gmm_bayes.core.covariance import CovarianceStructure
@@ -30,7 +33,7 @@ from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.sampling.problem import Draws
 from gmm_bayes.model.priors import PriorArrays
 
-__all__ = ["label_draws", "label_sites", "site_dims"]
+__all__ = ["label_draws", "label_sites", "site_dims", "with_correlations"]
 
 
 def label_draws(
@@ -97,6 +100,29 @@ def label_sites(
     )
 
 
+def with_correlations(draws: xr.Dataset) -> xr.Dataset:
+    """Draws with the correlation of each pair of features in place of the Cholesky factor.
+
+    Half of such a factor is zeros and ones, of which R-hat is NaN, and a plot warns of each.
+    """
+    if CORRELATION_CHOLESKY not in draws:
+        return draws
+    factor = draws[CORRELATION_CHOLESKY]
+    draws = draws.drop_vars(CORRELATION_CHOLESKY)
+    low, high = np.tril_indices(factor.sizes[FEATURE2], -1)
+    if not len(low):
+        return draws
+    rows = factor.values
+    values = np.einsum("...pi,...pi->...p", rows[..., low, :], rows[..., high, :])
+    names = factor.coords[FEATURE2].values
+    pairs = np.array([f"{names[i]}:{names[j]}" for i, j in zip(high, low, strict=True)], object)
+    # A name may hold a colon.
+    pairs = pairs if len(set(pairs)) == len(pairs) else np.arange(len(pairs))
+    return draws.assign({CORRELATIONS: ((*factor.dims[:-2], PAIR), values)}).assign_coords(
+        {PAIR: (PAIR, pairs)}
+    )
+
+
 def _sample_stats(
     draws: Draws, n_obs: int, n_components: int, units: Standardization
 ) -> xr.Dataset:
@@ -108,7 +134,7 @@ def _sample_stats(
     shift = units.log_volume * (n_obs + n_components)
     values = dict(draws.stats)
     values["lp"] = -values.pop("potential") - shift
-    values["log_likelihood"] = values["log_likelihood"] - units.log_volume * n_obs
+    values[TOTAL_LOG_LIKELIHOOD] = values.pop("log_likelihood") - units.log_volume * n_obs
     # Only a sampler with trajectories has these.
     if "energy" in values:
         values["energy"] = values["energy"] + shift

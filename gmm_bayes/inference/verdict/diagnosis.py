@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmm_bayes._vocabulary import CHAIN, CONSTANT_DATA, DRAW, MEANS
+from gmm_bayes._vocabulary import CHAIN, CONSTANT_DATA, DRAW, MEANS, TOTAL_LOG_LIKELIHOOD
 from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit, prior_words
 from gmm_bayes.inference.verdict import measures, power_scaling
 from gmm_bayes.inference.verdict.findings import (
@@ -199,7 +199,7 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     judge, find = _JUDGES[fit.sampler.judged_by]
     numbers = {
         **judge(fit),
-        "log_likelihood": fit.sample_stats["log_likelihood"].mean(DRAW).values,
+        "log_likelihood": fit.sample_stats[TOTAL_LOG_LIKELIHOOD].mean(DRAW).values,
         "n_occupied": float(fit.sample_stats["n_occupied"].median()),
         "collapsed": measures.collapsed_components(fit, THRESHOLDS["collapsed_scale"]),
     }
@@ -282,7 +282,7 @@ def _worse_chains(
     A chain may reach a high log-likelihood with a component that follows single rows. So those that
     predict worse are found first, and the others compared by their log-likelihood.
     """
-    log_likelihood = fit.sample_stats["log_likelihood"].transpose(CHAIN, DRAW).values
+    log_likelihood = fit.sample_stats[TOTAL_LOG_LIKELIHOOD].transpose(CHAIN, DRAW).values
     elpd = np.full(len(log_likelihood), np.nan)
     errors = measures.errors_apart(THRESHOLDS["worse_chain_mcse"], len(elpd))
     allowed = (THRESHOLDS["worse_chain_sd"], errors)

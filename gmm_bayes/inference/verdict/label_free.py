@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import xarray as xr
 
-from gmm_bayes._vocabulary import CHAIN, DRAW
+from gmm_bayes._vocabulary import CHAIN, DRAW, TOTAL_LOG_LIKELIHOOD
 from gmm_bayes.core.draws import log_density_and_entropy, mixture_moments
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.result.gmm_fit import GMMFit
@@ -68,7 +68,8 @@ def label_free_quantities(fit: GMMFit) -> xr.Dataset:
         )
         for name, value in values.items()
     }
-    return stats[["log_likelihood", "lp"]].assign(by_chain)
+    heights = stats[[TOTAL_LOG_LIKELIHOOD, "lp"]]
+    return heights.rename({TOTAL_LOG_LIKELIHOOD: "log_likelihood"}).assign(by_chain)
 
 
 def anchor_log_density(fit: GMMFit) -> np.ndarray:

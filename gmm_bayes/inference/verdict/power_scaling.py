@@ -14,6 +14,7 @@ from gmm_bayes._vocabulary import (
     DRAW,
     MEANS,
     SCALES,
+    TOTAL_LOG_LIKELIHOOD,
     WEIGHTS,
 )
 from gmm_bayes.inference import arviz_bridge
@@ -86,7 +87,7 @@ class Leaning(NamedTuple):
 def factors(fit: GMMFit) -> Named:
     """Logs of what is scaled: all priors, the likelihood, the prior of each site."""
     each = log_priors(fit)
-    log_likelihood = fit.sample_stats["log_likelihood"].transpose(CHAIN, DRAW).values
+    log_likelihood = fit.sample_stats[TOTAL_LOG_LIKELIHOOD].transpose(CHAIN, DRAW).values
     return {PRIOR: np.sum(list(each.values()), axis=0), LIKELIHOOD: log_likelihood, **each}
 
 

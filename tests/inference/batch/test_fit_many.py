@@ -75,7 +75,7 @@ def label_free(fit):
     stats = fit.sample_stats
     shape = stats["lp"].shape
     return {
-        "log likelihood": stats["log_likelihood"].values,
+        "log likelihood": stats["total_log_likelihood"].values,
         "lp": stats["lp"].values,
         "occupied": stats["n_occupied"].values.astype(float),
         **{name: value.reshape(shape) for name, value in values.items()},
@@ -240,7 +240,7 @@ def test_a_fit_is_a_whole_one(tmp_path, tables, fits):
     assert [one.n_obs for one in fits] == [200, 30, 200]
     # The record of log densities is that of the parameters it stands by.
     np.testing.assert_allclose(
-        gb.log_likelihood(fit).sum("obs"), fit.sample_stats["log_likelihood"], rtol=1e-9
+        gb.log_likelihood(fit).sum("obs"), fit.sample_stats["total_log_likelihood"], rtol=1e-9
     )
     with pytest.raises(KeyError, match="no data set 'nowhere'"):
         fits["nowhere"]

@@ -364,7 +364,7 @@ def test_all_rows_count_though_a_sample_is_kept(sampled, X):
             + multivariate_normal(one["means"].values[k], one["covariances"].values[k]).logpdf(X)
             for k in range(2)
         ]
-        got = sampled.sample_stats["log_likelihood"].values[1, draw]
+        got = sampled.sample_stats["total_log_likelihood"].values[1, draw]
         np.testing.assert_allclose(got, logsumexp(parts, axis=0).sum(), rtol=1e-12)
 
 

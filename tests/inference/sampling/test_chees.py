@@ -60,7 +60,7 @@ def ess(values):
 
 def entries(fit):
     """Every entry of the weights, means and scales: (chain, draw) arrays."""
-    found = {"log_likelihood": fit.sample_stats["log_likelihood"].values}
+    found = {"log_likelihood": fit.sample_stats["total_log_likelihood"].values}
     for site in ("weights", "means", "scales"):
         values = fit.posterior[site].values
         flat = values.reshape(*values.shape[:2], -1)
@@ -163,7 +163,7 @@ def by_hand(values, groups):
 
 
 def test_nested_rhat_is_that_of_the_paper(many_fit):
-    log_likelihood = many_fit.sample_stats["log_likelihood"]
+    log_likelihood = many_fit.sample_stats["total_log_likelihood"]
     table = measures.agreement_table(many_fit)
     assert MANY.num_superchains == 4
     expected = by_hand(log_likelihood.values, 4)
@@ -220,14 +220,14 @@ def test_superchains_that_did_not_forget_their_starts_are_found(many_fit):
 
 def test_one_chain_of_many_in_a_worse_mode_is_found(many_fit):
     def worse(stats, posterior):
-        stats["log_likelihood"][5] -= 50
+        stats["total_log_likelihood"][5] -= 50
 
     assert gb.diagnose(planted(many_fit, worse)).worse_chains == (5,)
 
 
 def test_short_chains_are_not_taken_for_worse_ones(many_fit):
     """Means of eight draws scatter; the sd is that of a superchain."""
-    values = many_fit.sample_stats["log_likelihood"].values
+    values = many_fit.sample_stats["total_log_likelihood"].values
     for first in range(0, 96, 8):
         assert measures.worse_chains(values[:, first : first + 8], 3.0, 4.0, 4) == ()
     # One of 32 may rightly be where there is a 32nd of the posterior.

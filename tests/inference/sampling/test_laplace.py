@@ -174,7 +174,7 @@ def test_laplace_agrees_with_chains(quick, faithful_fit):
         error = sd * np.sqrt(1 / 1000 + 1 / 1000)
         assert (abs(ours.mean((0, 1)) - theirs.mean((0, 1))) < 5 * error).all(), name
         assert (abs(np.log(ours.std((0, 1)) / sd)) < 5 * np.sqrt(1.5 / 1000 + 1.5 / 1000)).all()
-    both = [f.sample_stats["log_likelihood"].values for f in (quick, faithful_fit)]
+    both = [f.sample_stats["total_log_likelihood"].values for f in (quick, faithful_fit)]
     assert abs(both[0].mean() - both[1].mean()) < 5 * both[1].std() * np.sqrt(2 / 1000)
 
 

@@ -105,7 +105,7 @@ def label_free(fit):
     posterior = fit.posterior
     weights, means = posterior["weights"].values, posterior["means"].values
     mean = np.einsum("cdk,cdkf->cdf", weights, means)
-    out = {"log_likelihood": fit.sample_stats["log_likelihood"].values}
+    out = {"log_likelihood": fit.sample_stats["total_log_likelihood"].values}
     for f in range(fit.n_features):
         out[f"mean {f}"] = mean[..., f]
     out["smallest weight"] = weights.min(axis=-1)

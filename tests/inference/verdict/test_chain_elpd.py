@@ -42,7 +42,7 @@ def two_chains(spike_chain):
     }
     fit = as_fit(X, sites, COVARIANCE_STRUCTURES["diag"], prior_centres=np.zeros((2, 2)))
     log_likelihood = pointwise(X, sites).sum(axis=-1)
-    statistics = fit.sample_stats.assign(log_likelihood=(("chain", "draw"), log_likelihood))
+    statistics = fit.sample_stats.assign(total_log_likelihood=(("chain", "draw"), log_likelihood))
     return fit.with_group("sample_stats", statistics), pointwise(X, sites)
 
 

@@ -40,7 +40,7 @@ def chains_of_one_mode(rng, n_chains, n_draws, memory, behind=None):
     squares = (X**2).mean(axis=0) - 2 * X.mean(axis=0) * means + means**2
     variances = sites["scales"][:, :, 0] ** 2
     log_likelihood = -N_OBS / 2 * (np.log(2 * np.pi * variances) + squares / variances).sum(axis=2)
-    stats = fit.sample_stats.assign(log_likelihood=(("chain", "draw"), log_likelihood))
+    stats = fit.sample_stats.assign(total_log_likelihood=(("chain", "draw"), log_likelihood))
     return fit.with_group("sample_stats", stats)
 
 
@@ -125,7 +125,7 @@ def test_many_chains_are_not_all_listed():
     rng = np.random.default_rng(0)
     fit = chains_of_one_mode(rng, 12, 400, 0.3)
     stats = fit.sample_stats.copy(deep=True)
-    stats["log_likelihood"][:9] -= 80
+    stats["total_log_likelihood"][:9] -= 80
     found = gb.diagnose(fit.with_group("sample_stats", stats))
     assert found.worse_chains == tuple(range(9))
     (said,) = (problem for problem in found.problems if "sit in a worse mode" in problem)
