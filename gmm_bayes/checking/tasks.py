@@ -12,7 +12,10 @@ Task = Callable[[], Any]
 
 def check_executor(executor: Any) -> None:
     """Raise unless work can be sent to this: None, the name of a joblib backend, a Dask client."""
-    if executor is None or isinstance(executor, str) or _is_client(executor):
+    if executor is None or _is_client(executor):
+        return
+    if isinstance(executor, str):
+        _check_backend(executor)
         return
     raise TypeError(
         "executor must be None, the name of a joblib backend such as 'loky', or a Dask client, "
@@ -82,6 +85,20 @@ def _run_with_joblib(
             raise
         answers += [lost(error) for _ in tasks[len(answers) :]]
     return answers
+
+
+def _check_backend(name: str) -> None:
+    """Raise ValueError unless joblib has this backend and it gives answers one by one."""
+    from joblib import Parallel
+
+    try:
+        Parallel(n_jobs=2, backend=name, return_as="generator")
+    except (ValueError, ImportError) as error:
+        # Those of multiprocessing are forked besides, which JAX does not survive.
+        raise ValueError(
+            f"executor={name!r} cannot run fits ({' '.join(str(error).split())}); take 'loky' for "
+            "processes, 'threading' for threads, None for one after another, or a Dask client"
+        ) from None
 
 
 def _answer(future: Any, lost: Callable[[Exception], Any] | None) -> Any:

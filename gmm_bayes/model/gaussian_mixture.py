@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from numpyro.primitives import _PYRO_STACK
 
 from gmm_bayes._validation import check_choice, check_data, check_n_components
 from gmm_bayes._vocabulary import (
@@ -59,6 +60,8 @@ def gaussian_mixture(
     ------
     ValueError
         If the priors do not fit the sizes, or cannot be made from what was given.
+    RuntimeError
+        If it is called by itself: it is what an inference of NumPyro calls.
 
     Notes
     -----
@@ -86,6 +89,12 @@ def gaussian_mixture(
         n_obs = X.shape[0]
     elif n_obs is None:
         raise ValueError("n_obs must be given when X is None")
+    if not _PYRO_STACK:
+        raise RuntimeError(
+            "gaussian_mixture is a NumPyro model and was called outside an inference; give it to "
+            "one, as MCMC(NUTS(gmm_bayes.gaussian_mixture), num_warmup=500, num_samples=500)"
+            ".run(key, X, n_components=3), or take gmm_bayes.fit(X, n_components=3)"
+        )
     # The priors were checked above, and so is what follows from them by construction; NumPyro's own
     # checks of Cholesky factors compile some twenty tiny programs even while the model is traced.
     parameters = latent_mixture(prior, n_components=n_components, covariance_type=covariance_type)

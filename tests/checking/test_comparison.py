@@ -220,6 +220,14 @@ class Client:
         return [future.result() for future in futures]
 
 
+@pytest.mark.parametrize("executor", ["multiprocessing", "looky"])
+def test_what_cannot_run_fits_is_refused_before_any_work(faithful, executor):
+    with pytest.raises(ValueError) as error:
+        gb.compare_n_components(faithful, (1, 2), criteria=("bic",), executor=executor)
+    assert str(error.value).startswith(f"executor={executor!r} cannot run fits (")
+    assert "take 'loky' for processes" in str(error.value)
+
+
 @pytest.mark.parametrize("executor", ["threading", Client()])
 def test_work_done_elsewhere_is_the_same(faithful, faithful_sweep, executor):
     found = gb.compare_n_components(

@@ -88,6 +88,13 @@ def test_what_cannot_be_modelled_is_refused(arguments, message):
     assert str(error.value).startswith(message)
 
 
+def test_a_call_outside_an_inference_says_what_the_model_is_for():
+    with pytest.raises(
+        RuntimeError, match=r"NumPyro model .* MCMC\(NUTS\(gmm_bayes\.gaussian_mixture"
+    ):
+        gb.gaussian_mixture(np.arange(12.0).reshape(6, 2) ** 2, n_components=2)
+
+
 def test_traced_data_need_filled_priors():
     def trace(X):
         handlers.seed(gb.gaussian_mixture, 0)(X, n_components=2)
