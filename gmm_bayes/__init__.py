@@ -8,6 +8,9 @@ from typing import Any
 
 from lazy_loader import attach_stub
 
+# It must see every fork from here on.
+from gmm_bayes.machine import forks as _forks  # noqa: F401
+
 __version__ = "0.1.0"
 
 _find, _, __all__ = attach_stub(__name__, __file__)

@@ -545,6 +545,12 @@ SETTINGS = {
     "as JAX comes": {},
     "x64 on": {"jax_enable_x64": True},
     "strict promotion": {"jax_numpy_dtype_promotion": "strict"},
+    "checks": {
+        "jax_debug_nans": True,
+        "jax_debug_infs": True,
+        "jax_numpy_rank_promotion": "raise",
+        "jax_transfer_guard": "disallow",
+    },
     "another generator": {"jax_default_prng_impl": "rbg"},
 }
 

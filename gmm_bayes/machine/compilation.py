@@ -83,7 +83,9 @@ def _known_options() -> dict[str, Any]:
     known: dict[str, Any] = {}
     for name, value in _QUICKLY.items():
         try:
-            jax.jit(lambda: 0, compiler_options={name: value})()
+            # Without a compiler no option is unknown, and the answer is kept.
+            with jax.disable_jit(False):
+                jax.jit(lambda: 0, compiler_options={name: value})()
         except jax.errors.JaxRuntimeError as error:
             logger.info("programs are compiled without an option: %s", error)
         else:

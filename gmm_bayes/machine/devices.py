@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from gmm_bayes._validation import check_device, check_integer
 from gmm_bayes._vocabulary import CHAINS_AXIS, ROWS_AXIS
 from gmm_bayes.errors import DeviceError
+from gmm_bayes.machine.forks import refuse_forked
 
 __all__ = ["cpu_cores", "double_precision", "find_device", "find_mesh", "first_device", "make_mesh"]
 
@@ -21,9 +22,15 @@ def double_precision() -> Iterator[None]:
     """Compute in float64 in this thread, whatever the user's settings; they come back after.
 
     Type promotion and the kind of random key are pinned too: NumPyro breaks under strict promotion,
-    and a seed must mean the same draws under every setting.
+    and a seed must mean the same draws under every setting. Checks that do not change a number are
+    for the user's own programs: ours compute -inf and NaN on the way, and add ranks, on purpose.
     """
+    refuse_forked()
     with (
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+        jax.numpy_rank_promotion("allow"),
+        jax.transfer_guard("allow"),
         jax.enable_x64(True),
         jax.numpy_dtype_promotion("standard"),
         jax.default_prng_impl("threefry2x32"),

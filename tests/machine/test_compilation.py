@@ -225,3 +225,13 @@ def test_a_compiler_is_asked_for_what_it_has(monkeypatch, request):
     monkeypatch.setattr(compilation, "_QUICKLY", {"xla_cpu_of_the_future": True, **level})
     assert compiled(cube, static_argnames="power")(2.0, power=3) == 8
     assert compilation._known_options() == level
+
+
+def test_compilation_that_is_switched_off_makes_no_option_known(monkeypatch):
+    monkeypatch.setattr(compilation, "_QUICKLY", {"no_such_option_of_xla": True})
+    compilation._known_options.cache_clear()
+    try:
+        with jax.disable_jit():
+            assert compilation._known_options() == {}
+    finally:
+        compilation._known_options.cache_clear()
