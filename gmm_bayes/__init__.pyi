@@ -20,6 +20,7 @@ from .checking.stacking import stack_chains as stack_chains
 from .core.mixture import MixtureParameters as MixtureParameters
 from .estimator import BayesianGMM as BayesianGMM
 from .inference.batch.fit_many import fit_many as fit_many
+from .inference.batch.load import load as load
 from .inference.batch.result import ManyFits as ManyFits
 from .inference.continuation import extend as extend
 from .inference.continuation import resume as resume
@@ -28,7 +29,6 @@ from .inference.em.result import EMFit as EMFit
 from .inference.fit import fit as fit
 from .inference.modes.table import modes as modes
 from .inference.result.gmm_fit import GMMFit as GMMFit
-from .inference.result.gmm_fit import load as load
 from .inference.sampling.chees import ChEES as ChEES
 from .inference.sampling.laplace import Laplace as Laplace
 from .inference.sampling.nuts import NUTS as NUTS

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-__all__ = ["Progress", "listening", "steps", "wanted"]
+__all__ = ["Progress", "SetProgress", "listening", "steps", "wanted"]
 
 _SECONDS_BETWEEN_REPORTS = 1.0
 _LISTENER: ContextVar[Callable[[dict[str, Any]], object] | None] = ContextVar(
@@ -116,7 +116,7 @@ class Progress:
             }
         )
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -127,6 +127,48 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class SetProgress(Progress):
+    """A bar over data sets that are finished, and beside it the share of the draws that are made.
+
+    Parameters
+    ----------
+    n_sets : int
+    total : int
+        Draws of all chains of all sets, as far as is known.
+    shown : bool
+    """
+
+    def __init__(self, n_sets: int, total: int, *, shown: bool) -> None:
+        super().__init__(total, shown=False)
+        if shown:
+            self._bar = _tqdm()(total=n_sets, unit="set", desc="data sets", leave=True)
+
+    def update(
+        self,
+        n_draws: int,
+        *,
+        sampling: bool,
+        n_divergences: int = 0,
+        step_size: float | None = None,
+    ) -> None:
+        """Report draws that some chains have made."""
+        with self._lock:
+            self._done += n_draws
+            # Sets that are sampled again make more draws than were known of.
+            self._total = max(self._total, self._done)
+            self._divergences += n_divergences
+            if self._bar is not None:
+                self._bar.set_postfix_str(f"{self._done / self._total:.0%} of draws")
+            if self._listener is not None:
+                self._report("sampling" if sampling else "warm-up", step_size)
+
+    def finish(self, n_sets: int) -> None:
+        """Report sets that are done."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.update(n_sets)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from gmm_bayes._validation import (
     check_columns,
     check_data,
     check_fit_size,
+    check_integer,
     check_n_components,
     check_seed,
     warn_data,
@@ -25,13 +26,17 @@ from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.errors import ConvergenceWarning
 from gmm_bayes.inference.arguments import check_model
-from gmm_bayes.inference.batch.result import DataSet, ManyFits
-from gmm_bayes.inference.batch.sampling import ManyDraws, sample_many, stack
+from gmm_bayes.inference.batch.draws import ManyDraws
+from gmm_bayes.inference.batch.result import ManyFits, index_of
+from gmm_bayes.inference.batch.sampling import sample_many, stack
+from gmm_bayes.inference.batch.store import DataSet
+from gmm_bayes.inference.batch.weighted import weigh_many
 from gmm_bayes.inference.em.starts import check_n_init, em_starts, match_to_prior
 from gmm_bayes.inference.potential import Data, ModelSpec, log_prior, site_values, space
 from gmm_bayes.inference.rescue import rescued, save_arrays
 from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.run import attributes
+from gmm_bayes.inference.sampling.laplace import Laplace
 from gmm_bayes.inference.sampling.nuts import NUTS
 from gmm_bayes.inference.sampling.problem import Draws
 from gmm_bayes.inference.sampling.registry import check_sampler
@@ -49,12 +54,13 @@ def fit_many(
     *,
     covariance_type: CovarianceType = "full",
     priors: Priors | None = None,
-    sampler: NUTS | None = None,
+    sampler: NUTS | Laplace | None = None,
     init: InitMethod = "auto",
     n_init: int | None = None,
     seed: Any = 0,
     device: str = "auto",
     progress: bool | None = None,
+    max_gradients: int | None = None,
 ) -> ManyFits:
     """Sample the posteriors of many small data sets of the same columns, together.
 
@@ -73,7 +79,7 @@ def fit_many(
     priors : Priors, optional
         For all sets. None takes `default_priors` of each; what is left to the data is filled from
         each.
-    sampler : NUTS, optional
+    sampler : NUTS or Laplace, optional
         None takes `NUTS()`. Its `chain_method` plays no part: chains of a block run together.
     init : {"auto", "kmeans", "k-means++", "random", "random_from_data"}
         Where EM begins: "auto" takes starts of many kinds, as `fit` does, but fewer.
@@ -85,7 +91,12 @@ def fit_many(
         beside it or on its place.
     device : {"auto", "cpu", "gpu"}
     progress : bool, optional
-        Draw a progress bar. None draws one on a terminal or in a notebook, not in CI.
+        Draw a progress bar of the sets that are finished. None draws one on a terminal or in a
+        notebook, not in CI.
+    max_gradients : int, optional
+        Gradients that the chains of one set may take where its trajectories are long, before it is
+        stopped with the draws that it has. None takes 256 for each draw, warm-up included; the sets
+        that need more are hardly ever believed in the end.
 
     Returns
     -------
@@ -116,6 +127,9 @@ def fit_many(
     posterior is not far from normal, and sets of whose chains `table` says that they are not ok are
     sampled again as `fit` would. `table` counts the gradients of both.
 
+    A block is as slow as the longest trajectory in it. So chains of sets that are far from normal,
+    or whose trajectories turn out long, run by themselves on a CPU, and nobody waits for them.
+
     Examples
     --------
     >>> import gmm_bayes as gb
@@ -131,15 +145,18 @@ def fit_many(
     check_n_init(n_init)
     spec, sampler = _check_options(n_components, covariance_type, priors, sampler)
     seed = check_seed(seed)
+    if max_gradients is not None:
+        max_gradients = check_integer(max_gradients, "max_gradients", 1)
     tables = _tables(datasets, spec)
     chosen_device = find_device(device)
     seeds = {name: _seeds(seed, table.values) for name, table in tables.items()}
     sets = [_data_set(name, t, spec, priors) for name, t in tables.items()]
-    describe = partial(_attributes, spec=spec, sampler=sampler, seed=seed, device=chosen_device)
+    empty = Draws({}, {}, {}, {})
+    described = attributes(spec, sampler, empty, seed, chosen_device)
     judged: list[ManyFits] = []
 
     def trusted(draws: ManyDraws) -> np.ndarray:
-        judged.append(ManyFits(sets, draws, spec, sampler, describe))
+        judged.append(ManyFits(sets, draws, spec, described))
         with rescued("the verdict", ".npz", partial(_save, draws)):
             return judged[0].table()["ok"].to_numpy()
 
@@ -148,20 +165,18 @@ def fit_many(
         em_seeds = [int(seeds[one.name][0].generate_state(1)[0]) for one in sets]
         data, starts = _starts(sets, spec, init, n_init, em_seeds)
         prepared = time.perf_counter()
-        draws = sample_many(
-            *data,
-            starts,
-            spec,
-            sampler,
-            [seeds[one.name][1] for one in sets],
-            device=chosen_device,
-            progress=wanted(progress),
-            trusted=trusted,
-        )
+        own = [seeds[one.name][1] for one in sets]
+        how: dict[str, Any] = {"device": chosen_device, "progress": wanted(progress)}
+        if isinstance(sampler, Laplace):
+            draws = weigh_many(data, starts, spec, sampler, own, **how)
+        else:
+            how.update(trusted=trusted, budget=max_gradients)
+            draws = sample_many(*data, starts, spec, sampler, own, **how)
     draws.seconds["initialise"] += prepared - begin
     # What was judged is what is returned, unless some sets were sampled once more.
-    redone = not judged or (judged[0].table()["adapted"] != draws.facts["adapted"]).any()
-    fits = ManyFits(sets, draws, spec, sampler, describe) if redone else judged[0]
+    seen = judged[0].table()["n_gradients"].to_numpy() if judged else None
+    redone = seen is None or (seen != draws.facts["n_gradients"]).any()
+    fits = ManyFits(sets, draws, spec, described) if redone else judged[0]
     with rescued("the verdict", ".npz", partial(_save, draws)):
         fits.table()
     _warn(fits)
@@ -207,10 +222,6 @@ def _check_options(
     return check_model(n_components, covariance_type, priors), check_sampler(sampler, many=True)
 
 
-def _attributes(draws: Draws, i: int, **run: Any) -> dict[str, Any]:
-    return attributes(run["spec"], run["sampler"], draws, run["seed"], run["device"])
-
-
 def _tables(datasets: Any, spec: ModelSpec) -> dict[Hashable, Any]:
     """Check every data set; the message of an error names the set."""
     if isinstance(datasets, Mapping):
@@ -224,6 +235,7 @@ def _tables(datasets: Any, spec: ModelSpec) -> dict[Hashable, Any]:
         )
     if not named:
         raise ValueError("datasets must hold at least one table, got none")
+    index_of(list(named))  # The table will need one: what is wrong with it comes before the work.
     tables: dict[Hashable, Any] = {}
     cautions: list[str] = []
     names: tuple[str, ...] = ()
@@ -263,14 +275,24 @@ def _data_set(name: Hashable, table: Any, spec: ModelSpec, priors: Priors | None
 
 
 def _warn(fits: ManyFits) -> None:
-    """Warn, once, if some chains should not be believed."""
+    """Warn, once, if some draws should not be believed."""
     table = fits.table()
     bad = table[~table["ok"]]
-    if len(bad):
-        warnings.warn(
-            f"do not believe the chains of {len(bad)} of {len(fits)} data sets yet, such as "
-            f"{bad.index[0]!r}: fits.table() lists them, diagnose(fits[name]) says why. Run more "
-            "draws (num_warmup, num_samples), or take fewer components.",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
+    if not len(bad):
+        return
+    # The names themselves: an index of tuples makes other tuples of numbers in them.
+    first = fits.names[int(np.argmin(table["ok"].to_numpy()))]
+    stopped = int((table["n_draws"] < fits.sampler.num_samples).sum())
+    found = f"do not believe the {'chains' if fits.sampler.judged_by == 'chains' else 'draws'} of "
+    short = f" {stopped} of them were stopped by max_gradients." if stopped else ""
+    advice = (
+        "Run more draws (num_warmup, num_samples), or take fewer components."
+        if fits.sampler.judged_by == "chains"
+        else "Sample those with NUTS()."
+    )
+    warnings.warn(
+        f"{found}{len(bad)} of {len(fits)} data sets yet, such as {first!r}: fits.table() lists "
+        f"them, diagnose(fits[name]) says why.{short} {advice}",
+        ConvergenceWarning,
+        stacklevel=3,
+    )

@@ -1,44 +1,40 @@
 """ManyFits: the posteriors of many data sets, each a GMMFit when it is asked for."""
 
-from collections.abc import Callable, Hashable, Iterator
+import json
+import os
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmm_bayes._validation import Table
 from gmm_bayes._vocabulary import CORRELATION_CHOLESKY, MEANS, SCALES, WEIGHTS
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
-from gmm_bayes.inference.batch.sampling import ManyDraws
+from gmm_bayes.errors import InferenceError
+from gmm_bayes.inference.batch import store
+from gmm_bayes.inference.batch.draws import ManyDraws
+from gmm_bayes.inference.batch.store import DataSet
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.result.tree import label_draws
-from gmm_bayes.inference.rows.standardization import Standardization
-from gmm_bayes.inference.sampling.nuts import NUTS
 from gmm_bayes.inference.sampling.problem import Draws
+from gmm_bayes.inference.sampling.registry import restore_sampler
+from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.inference.verdict.agreement import agreement_of_sets, label_free_draws
 from gmm_bayes.inference.verdict.diagnosis import THRESHOLDS, record_verdict
 from gmm_bayes.inference.verdict.measures import e_bfmi
-from gmm_bayes.model.priors import PriorArrays
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DataSet", "ManyFits"]
+__all__ = ["ManyFits", "index_of"]
 
 # Sets whose chains are judged together.
 _CHUNK = 16
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """One of the data sets: its rows, its prior in the user's units, and its standard units."""
-
-    name: Hashable
-    table: Table
-    prior: PriorArrays
-    units: Standardization
+# Of each chain: with fewer there is nothing to describe.
+_FEWEST_DRAWS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +43,9 @@ class ManyFits:
 
     `fits[name]` is the `GMMFit` of one data set, `len(fits)` their number, and a loop goes through
     them in order. A `GMMFit`, with draws of shapes (chain, draw, ...) in the units of its data, is
-    built and diagnosed when it is asked for.
+    built and diagnosed when it is asked for; where hardly a draw was made within the budget, that
+    is an InferenceError. `save` keeps all of them in one file, which `load`
+    reads; they can be pickled too.
 
     Parameters
     ----------
@@ -55,16 +53,19 @@ class ManyFits:
     draws : ManyDraws
         In standard units of each set.
     spec : ModelSpec
-    sampler : NUTS
-    attributes : callable
-        Makes the attributes of one fit's tree from its draws and its number.
+    attributes : dict
+        Those of every fit's tree: strings and integers.
     """
 
     sets: list[DataSet]
     draws: ManyDraws
     spec: ModelSpec
-    sampler: NUTS
-    attributes: Callable[[Draws, int], dict[str, Any]]
+    attributes: dict[str, Any]
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """The settings of the sampler."""
+        return restore_sampler(json.loads(self.attributes["sampler"]))
 
     @property
     def names(self) -> list[Hashable]:
@@ -89,17 +90,41 @@ class ManyFits:
             raise KeyError(f"there is no data set {name!r}; fits.names lists them")
         return self._fit(self._places[name])
 
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one netCDF file, whole or not at all; `load` reads it.
+
+        Parameters
+        ----------
+        path : path
+            Target; an existing file is replaced.
+
+        Returns
+        -------
+        pathlib.Path
+            The target.
+
+        Raises
+        ------
+        OSError
+            If the directory is missing, read-only or too full. The draws stay in memory.
+        TypeError
+            If a set's name is neither text, a number, a date nor a tuple of these.
+        """
+        return store.write(self.sets, self.draws, self.attributes, Path(path))
+
     def table(self) -> "pd.DataFrame":
-        """One line per data set: whether its chains may be believed, and what they say.
+        """One line per data set: whether its draws may be believed, and what they say.
 
         Returns
         -------
         pandas.DataFrame
-            `n_obs`; `ok`: nothing was found against the chains; `rhat` and `ess_bulk`, rank-
+            `n_obs`; `ok`: nothing was found against the draws; `rhat` and `ess_bulk`, rank-
             normalised, the worst over the log-likelihood, the log joint, the sorted weights and the
             mean and covariance of the mixture; `n_divergences`, `n_max_tree_depth`, `e_bfmi` (the
             smallest); `adapted`: whether chains ran in the coordinates of the normal approximation;
-            `n_gradients`; and posterior means of the sorted weights, `weight_0` the largest.
+            `n_gradients`; `n_draws`, of each chain, fewer than asked for where the budget ended;
+            and posterior means of the sorted weights, `weight_0` the largest. Of `Laplace`, `ok`
+            rests on `pareto_k` and `importance_ess`, and there is nothing about chains.
             `diagnose(fits[name])` looks further: at tails, at single parameters and at labels.
         """
         return self._table.copy()
@@ -111,25 +136,40 @@ class ManyFits:
         chunks = [slice(i, i + _CHUNK) for i in range(0, len(self), _CHUNK)]
         found = [self._judge(chunk) for chunk in chunks]
         joined = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-        stats, t = self.draws.stats, THRESHOLDS
+        judge = {"chains": self._of_chains, "weights": self._of_weights}[self.sampler.judged_by]
+        ok, columns = judge(joined)
         columns = {
             "n_obs": [len(one.table.values) for one in self.sets],
+            "ok": ok & (self.draws.facts["n_draws"] == self.sampler.num_samples),
+            **columns,
+            "n_gradients": self.draws.facts["n_gradients"],
+            "n_draws": self.draws.facts["n_draws"],
+            **{f"weight_{k}": w for k, w in enumerate(joined["weights"].T)},
+        }
+        return pd.DataFrame(columns, index=index_of(self.names))
+
+    def _of_chains(self, joined: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Whether chains may be believed, and the columns that say so."""
+        stats, t = self.draws.stats, THRESHOLDS
+        columns = {
             "rhat": joined["rhat"],
             "ess_bulk": joined["ess_bulk"],
             "n_divergences": stats["diverging"].sum(axis=(1, 2)),
             "n_max_tree_depth": (stats["n_steps"] >= self.sampler.longest_trajectory).sum((1, 2)),
-            "e_bfmi": [e_bfmi(energy).min() for energy in stats["energy"]],
+            "e_bfmi": np.array([e_bfmi(energy).min() for energy in stats["energy"]]),
             "adapted": self.draws.facts["adapted"],
-            "n_gradients": self.draws.facts["n_gradients"],
-            **{f"weight_{k}": w for k, w in enumerate(joined["weights"].T)},
         }
-        frame = pd.DataFrame(columns, index=pd.Index(self.names, name="data set"))
         # In this order, a NaN is not ok.
-        ok = (frame["rhat"] <= t["rhat"]) & (frame["e_bfmi"] >= t["e_bfmi"])
-        ok &= frame["ess_bulk"] >= t["ess_per_chain"] * self.sampler.num_chains
-        ok &= (frame["n_divergences"] == 0) & (frame["n_max_tree_depth"] == 0)
-        frame.insert(1, "ok", ok)
-        return frame
+        ok = (columns["rhat"] <= t["rhat"]) & (columns["e_bfmi"] >= t["e_bfmi"])
+        ok &= columns["ess_bulk"] >= t["ess_per_chain"] * self.sampler.num_chains
+        ok &= (columns["n_divergences"] == 0) & (columns["n_max_tree_depth"] == 0)
+        return ok, columns
+
+    def _of_weights(self, joined: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Whether weighted draws may be believed, and the columns that say so."""
+        columns = {name: self.draws.facts[name] for name in ("pareto_k", "importance_ess")}
+        ok = columns["pareto_k"] <= THRESHOLDS["pareto_k"]
+        return ok & (columns["importance_ess"] >= THRESHOLDS["ess_per_chain"]), columns
 
     @cached_property
     def _places(self) -> dict[Hashable, int]:
@@ -154,20 +194,39 @@ class ManyFits:
 
     def _fit(self, i: int) -> GMMFit:
         one, draws = self.sets[i], self.draws
-        stats = {name: values[i] for name, values in draws.stats.items()}
+        n_draws = int(draws.facts["n_draws"][i])
+        if n_draws < _FEWEST_DRAWS:
+            raise InferenceError(
+                f"there are {n_draws} draws of data set {one.name!r}: {self._why_none}. Fit it by "
+                "itself, fit(table, ...), with fewer components or other priors"
+            )
+        stats = {name: values[i, :, :n_draws] for name, values in draws.stats.items()}
         known = {name: values[i].item() for name, values in draws.facts.items()}
         # Where there is no normal approximation, there is no departure from it.
         facts = {name: value for name, value in known.items() if value == value}
-        facts["preconditioning"] = "laplace" if facts.pop("adapted") else "none"
-        facts["chain_method"] = "many data sets together"
+        if facts.pop("n_draws") < self.sampler.num_samples:
+            facts["stopped"] = "its chains had taken their budget of gradients"
+        if self.sampler.judged_by == "weights":
+            facts["chain_method"] = "independent draws"
+        else:
+            facts["preconditioning"] = "laplace" if facts.pop("adapted") else "none"
+            facts["chain_method"] = "many data sets together"
         # Of the whole run: a set's own share is not known.
         seconds = {name: value / len(self) for name, value in draws.seconds.items()}
-        single = Draws(draws.sites_of(i), stats, facts, seconds)
+        sites = {name: values[:, :n_draws] for name, values in draws.sites_of(i).items()}
+        single = Draws(sites, stats, facts, seconds)
         tree = label_draws(single, one.table, one.prior, one.units, self._structure)
-        tree.attrs = self.attributes(single, i)
+        run = {"run": json.dumps(facts), "timings": json.dumps(seconds)}
+        tree.attrs = {**self.attributes, **run}
         fit = GMMFit(tree)
         record_verdict(fit)
         return fit
+
+    @property
+    def _why_none(self) -> str:
+        if self.sampler.judged_by == "weights":
+            return "the log density has no finite curvature at its mode"
+        return "its chains had taken their budget of gradients by then"
 
     def __repr__(self) -> str:
         ok = int(self._table["ok"].sum())
@@ -175,3 +234,18 @@ class ManyFits:
             f"ManyFits: {len(self)} data sets, {self.spec.n_components} components, "
             f"{self.spec.covariance_type} covariances; {ok} may be believed, see .table()"
         )
+
+
+def index_of(names: Sequence[Hashable]) -> "pd.Index":
+    """The index of the table: as many levels as the names have parts, if all are tuples of those.
+
+    Other tuples stay whole: pandas would take them for rows of levels, and have none for the rest.
+    """
+    import pandas as pd
+
+    lengths = {len(name) if isinstance(name, tuple) else None for name in names}
+    if lengths <= {None}:
+        return pd.Index(list(names), name="data set")
+    if len(lengths) == 1 and lengths != {0}:
+        return pd.MultiIndex.from_tuples(list(names))
+    return pd.Index(list(names), name="data set", tupleize_cols=False)

@@ -23,7 +23,10 @@ from gmm_bayes.inference.sampling.starts import (
 )
 from gmm_bayes.machine.threads import run_in_threads
 
-__all__ = ["Plans", "blocks_of", "plan_many", "plan_plainly"]
+__all__ = ["Plans", "blocks_of", "plan_many", "plan_plainly", "points_at"]
+
+# Points of each set that are evaluated in one call.
+_POINTS = 1000
 
 Rngs = Sequence[Sequence[np.random.Generator]]
 
@@ -123,6 +126,26 @@ def plan_plainly(
         _Block(sets[some], size, data, spec, rngs, plans).start_plainly(z)
 
 
+def points_at(
+    eta: np.ndarray, sets: np.ndarray, size: int, data: Data, spec: ModelSpec, plans: Plans
+) -> tuple[np.ndarray, np.ndarray]:
+    """The potential and its gradient in z at points (n, n_points, dimension) of a block of sets.
+
+    Points are in the coordinates of each set's map. There are at most `size` sets.
+    """
+    block = _Block(sets, size, data, spec, [], plans)
+    parts = []
+    for first in range(0, eta.shape[1], _POINTS):
+        some = eta[:, first : first + _POINTS]
+        short = _POINTS - some.shape[1]
+        # All of one size, so that one program serves.
+        filled = np.pad(some, [(0, 0), (0, short if first else 0), (0, 0)])
+        values, gradients = block.at(filled)
+        parts.append((values[:, : some.shape[1]], gradients[:, : some.shape[1]]))
+    values, gradients = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+    return values, gradients
+
+
 def blocks_of(n_sets: int, size: int) -> list[np.ndarray]:
     """Numbers of the sets of each block; the last may be smaller."""
     return [np.arange(first, min(first + size, n_sets)) for first in range(0, n_sets, size)]
@@ -150,7 +173,7 @@ class _Block(NamedTuple):
                 affine.loc[i], affine.factor[i] = mode, factor[0]
         # Of those without a curvature too: a generator's draws are in their order.
         probes = self._per_set(lambda i: self.rngs[i][0].standard_normal((PROBES, z.shape[1])))
-        _, gradients = self._at(probes)
+        _, gradients = self.at(probes)
         white = gradients @ affine.factor[self.sets] - probes
         departure = worst_difference(white)
         departure[[factor is None for factor in factored]] = np.nan
@@ -179,7 +202,7 @@ class _Block(NamedTuple):
             return np.stack([draw(i, rng) for rng in self.rngs[i]])
 
         def are_finite(starts: np.ndarray) -> np.ndarray:
-            values, gradients = self._at(starts)
+            values, gradients = self.at(starts)
             return np.isfinite(values).all(axis=1) & np.isfinite(gradients).all(axis=(1, 2))
 
         starts, found = until_finite(wanted, of_set, are_finite)
@@ -194,7 +217,7 @@ class _Block(NamedTuple):
         moved = jitter(mixture_at(z, self.spec, n_features), self.spec, n_obs, rng)
         return space(self.spec, n_features).vector(site_values(moved, self.spec))
 
-    def _at(self, eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The potential and its gradient at points in the coordinates of each set."""
         n_points = eta.shape[1]
         # One program for probes and starts.

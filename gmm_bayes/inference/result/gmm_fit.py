@@ -39,7 +39,15 @@ from gmm_bayes.inference.sampling.registry import restore_sampler
 from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["GMMFit", "check_fit", "load", "prior_words", "refuse_marginal", "refuse_sample"]
+__all__ = [
+    "GMMFit",
+    "check_fit",
+    "load",
+    "of_tree",
+    "prior_words",
+    "refuse_marginal",
+    "refuse_sample",
+]
 
 # Results of the first versions have it among the problems, in these words.
 _SWITCHED = "changed places"
@@ -305,7 +313,18 @@ def load(path: str | os.PathLike[str]) -> GMMFit:
         If the file is damaged, not a result, or of another format version.
     """
     source = Path(path)
-    fit = GMMFit(netcdf.read(source))
+    return of_tree(netcdf.open_tree(source), source)
+
+
+def of_tree(tree: xr.DataTree, source: Path) -> GMMFit:
+    """Return the fit that a tree from a file is, after checking it.
+
+    Raises
+    ------
+    FileFormatError
+        If the tree is damaged, not a result, or of another format version.
+    """
+    fit = GMMFit(netcdf.check(tree, source))
     _check_attributes(fit, source)
     return fit
 

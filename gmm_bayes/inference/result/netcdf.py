@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from gmm_bayes.errors import FileFormatError
 from gmm_bayes.files.replace import replace_file
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "build", "groups", "read", "write"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "build", "check", "groups", "open_tree", "read", "write"]
 
 FORMAT = "gmm_bayes.GMMFit"
 FORMAT_VERSION = 2
@@ -45,8 +45,12 @@ ATTRIBUTES = {"n_components", "covariance_type", "sampler", "seed", "timings", "
 OPTIONAL_ATTRIBUTES = {"alignment", "prior_decides", "stacking", "switched"}
 
 
-def write(tree: xr.DataTree, target: Path) -> Path:
+def write(
+    tree: xr.DataTree, target: Path, read_back: Callable[[Path], xr.DataTree] | None = None
+) -> Path:
     """Write a tree beside its target, read it back, compare and rename.
+
+    Read back by `read`, which is for trees of a fit, or by the reader that is given.
 
     Raises
     ------
@@ -74,7 +78,7 @@ def write(tree: xr.DataTree, target: Path) -> Path:
         )
         with part.open("rb") as file:
             os.fsync(file.fileno())
-        if not _holds(part, tree):
+        if not _holds(part, tree, read_back or read):
             raise OSError(
                 f"cannot save to {target}: the file does not read back as written; "
                 "is the disk full?"
@@ -94,6 +98,19 @@ def read(source: Path) -> xr.DataTree:
     FileFormatError
         If the file is damaged, not a result, or of another format version.
     """
+    return check(open_tree(source), source)
+
+
+def open_tree(source: Path) -> xr.DataTree:
+    """Read whatever tree a file holds.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError
+        If there is no such file or it may not be read.
+    FileFormatError
+        If the file is damaged.
+    """
     if source.is_dir():
         raise IsADirectoryError(f"{source} is a directory; name the .nc file in it")
     if not source.is_file():
@@ -102,12 +119,22 @@ def read(source: Path) -> xr.DataTree:
         raise PermissionError(f"{source} may not be read: its permissions forbid it")
     try:
         with xr.open_datatree(source, engine=_ENGINE) as stored:
-            tree = stored.load()
+            return stored.load()
     except Exception as error:
         raise FileFormatError(
             f"{source} is not a readable netCDF file: it is damaged or was not "
             f"written by GMMFit.save ({type(error).__name__})"
         ) from error
+
+
+def check(tree: xr.DataTree, source: Path) -> xr.DataTree:
+    """Return the tree of a fit, after checking that it is one and whole.
+
+    Raises
+    ------
+    FileFormatError
+        If it is not, or of another format version.
+    """
     if tree.attrs.get("format") != FORMAT:
         raise FileFormatError(
             f"{source} is not a result of gmm_bayes: it has no format tag {FORMAT!r}"
@@ -166,9 +193,9 @@ def _checksums(tree: xr.DataTree) -> dict[str, dict[str, dict[str, bool]]]:
     }
 
 
-def _holds(path: Path, tree: xr.DataTree) -> bool:
+def _holds(path: Path, tree: xr.DataTree, read_back: Callable[[Path], xr.DataTree]) -> bool:
     """Whether a file reads back as the tree."""
     try:
-        return read(path).identical(tree)
+        return read_back(path).identical(tree)
     except FileFormatError:
         return False

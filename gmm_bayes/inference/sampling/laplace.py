@@ -16,10 +16,10 @@ from gmm_bayes.inference.sampling.sampler import AtLeast1, Sampler
 from gmm_bayes.machine.memory import ProblemSize
 from gmm_bayes.machine.progress import Progress
 
-__all__ = ["Laplace"]
+__all__ = ["PROPOSALS", "Laplace", "weigh"]
 
 # Proposals for each draw that is kept.
-_PROPOSALS = 4
+PROPOSALS = 4
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,11 @@ class Laplace(Sampler):
 
     num_chains = 1
     judged_by = "weights"
+    can_batch = True
 
     def size(self, n_obs: int, space: Space) -> ProblemSize:
         """What the memory of a run depends on."""
-        return ProblemSize.of(n_obs, space, 1, _PROPOSALS * self.num_samples)
+        return ProblemSize.of(n_obs, space, 1, PROPOSALS * self.num_samples)
 
     def check_mesh(self, mesh: Mesh | None) -> None:
         """Any mesh will do."""
@@ -86,20 +87,17 @@ class Laplace(Sampler):
             )
         initialised = time.perf_counter()
         dimension = problem.space.dimension
-        eta = rng.standard_normal((_PROPOSALS * self.num_samples, dimension))
+        eta = rng.standard_normal((PROPOSALS * self.num_samples, dimension))
         z = found.affine.apply(eta)
         with Progress(len(z), shown=progress) as bar:
             potential, gradient = evaluate(problem, z, bar)
-        log_weights = 0.5 * np.sum(eta**2, axis=1) - (potential - found.potential)
-        weights, pareto_k = arviz_bridge.smoothed_weights(log_weights)
-        kept = _resample(weights, self.num_samples, rng)
+        kept, trust = weigh(eta, potential - found.potential, self.num_samples, rng)
         sites, stats = describe(problem, z[kept], potential[kept], gradient[kept])
         facts = {
             "curvature": found.curvature,
             "mode_gradients": found.n_gradients,
             "n_gradients": len(z),
-            "pareto_k": pareto_k,
-            "importance_ess": float(1 / np.sum(weights**2)),
+            **trust,
             "chain_method": "independent draws",
         }
         seconds = {
@@ -110,6 +108,31 @@ class Laplace(Sampler):
         stats["potential"] = potential[kept]
         sites, stats = jax.tree.map(lambda a: a[None], (sites, stats))
         return Draws(sites, stats, facts, seconds)
+
+
+def weigh(
+    eta: np.ndarray, loss: np.ndarray, n_draws: int, rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Pick draws from proposals of N(0, I) by their weights, and say how far these can be trusted.
+
+    Parameters
+    ----------
+    eta : ndarray, shape (n_proposals, dimension)
+    loss : ndarray, shape (n_proposals,)
+        Their potentials in nats, from any level.
+    n_draws : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    kept : ndarray of int, shape (n_draws,)
+    facts : dict
+        `pareto_k` and `importance_ess`.
+    """
+    log_weights = 0.5 * np.sum(eta**2, axis=1) - loss
+    weights, pareto_k = arviz_bridge.smoothed_weights(log_weights)
+    facts = {"pareto_k": pareto_k, "importance_ess": float(1 / np.sum(weights**2))}
+    return _resample(weights, n_draws, rng), facts
 
 
 def _resample(weights: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
