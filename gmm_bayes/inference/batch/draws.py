@@ -59,8 +59,9 @@ class ManyDraws:
         return self._space.sites(self.z)
 
     def sites_of(self, i: int | slice) -> dict[str, np.ndarray]:
-        """The sites of one set, shapes (num_chains, num_samples, ...), or of some."""
-        return self._space.sites(self.z[i])
+        """The sites of one set, shapes (num_chains, n_draws, ...), or of some, with all draws."""
+        z = self.z[i] if isinstance(i, slice) else self.z[i, :, : self.facts["n_draws"][i]]
+        return self._space.sites(z)
 
 
 class Made:

@@ -181,6 +181,11 @@ class ManyFits:
 
     def _judge(self, chunk: slice) -> dict[str, np.ndarray]:
         """How the chains of some sets agree, and the means of their sorted weights."""
+        # Draws that were not made are not numbers, and what is made of them is not either.
+        with np.errstate(invalid="ignore"):
+            return self._agreement(chunk)
+
+    def _agreement(self, chunk: slice) -> dict[str, np.ndarray]:
         sites = self.draws.sites_of(chunk)
         stats = {name: values[chunk] for name, values in self.draws.stats.items()}
         n_features = sites[MEANS].shape[-1]
@@ -213,8 +218,7 @@ class ManyFits:
             facts["chain_method"] = "many data sets together"
         # Of the whole run: a set's own share is not known.
         seconds = {name: value / len(self) for name, value in draws.seconds.items()}
-        sites = {name: values[:, :n_draws] for name, values in draws.sites_of(i).items()}
-        single = Draws(sites, stats, facts, seconds)
+        single = Draws(draws.sites_of(i), stats, facts, seconds)
         tree = label_draws(single, one.table, one.prior, one.units, self._structure)
         run = {"run": json.dumps(facts), "timings": json.dumps(seconds)}
         tree.attrs = {**self.attributes, **run}
