@@ -19,7 +19,6 @@ from gmm_bayes.inference.batch.starts import Plans
 from gmm_bayes.inference.potential import Data, ModelSpec
 from gmm_bayes.inference.sampling.checkpoint.recorder import MemoryGroup
 from gmm_bayes.inference.sampling.coordinates import AffineMap
-from gmm_bayes.inference.sampling.nuts import NUTS
 from gmm_bayes.inference.sampling.drivers.nuts import (
     Adaptation,
     Programs,
@@ -27,6 +26,7 @@ from gmm_bayes.inference.sampling.drivers.nuts import (
     Warmup,
     run_group,
 )
+from gmm_bayes.inference.sampling.nuts import NUTS
 from gmm_bayes.machine.devices import cpu_cores
 from gmm_bayes.machine.progress import SetProgress
 from gmm_bayes.machine.threads import run_in_threads
