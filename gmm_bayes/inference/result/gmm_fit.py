@@ -191,6 +191,11 @@ class GMMFit:
         return str(self._json("prior_decides")) if "prior_decides" in self.datatree.attrs else ""
 
     @property
+    def about_k(self) -> tuple[str, ...]:
+        """What speaks against the number of components, as found when `problems` were."""
+        return tuple(self._json("about_k")) if "about_k" in self.datatree.attrs else ()
+
+    @property
     def alignment(self) -> dict[str, Any] | None:
         """How the components were aligned, as `align_labels` documents it; None if they were not.
 
@@ -273,6 +278,7 @@ class GMMFit:
             "draws": f"{_count(sizes[CHAIN], 'chain')} x {sizes[DRAW]} draws, {self.device}, "
             f"{sum(self.timings.values()):.1f} s",
             "believe it?": believe,
+            **({"how many?": "; ".join(self.about_k)} if self.about_k else {}),
             **({"labels": labels} if labels else {}),
             **({"stacked": _stacked(self.stacking)} if self.stacking else {}),
         }

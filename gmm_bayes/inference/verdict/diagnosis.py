@@ -17,6 +17,7 @@ from gmm_bayes.inference.verdict.findings import (
     notes,
     rhat_name,
 )
+from gmm_bayes.inference.verdict.how_many import about_k, words_about_k
 from gmm_bayes.inference.verdict.looked_for import least_e_bfmi, pieces
 from gmm_bayes.inference.verdict.thresholds import THRESHOLDS, ess_needed
 
@@ -178,6 +179,10 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     `diagnose` of its result judges their parameters. Draws of `Laplace` are judged by their
     importance weights.
 
+    Beside the verdict, a fit that is believed is asked about its number of components. There is a
+    note where rows lie within components as those of normals do not (too few components, or groups
+    of another shape), and where components can be merged without loss (too many).
+
     A strong prior does not make chains wrong: where one decides what the data should, that is a
     note, where it outweighs them by far, `prior_decides`, it is in the verdict's words too, and
     `prior_sensitivity(fit)` has the rest.
@@ -210,13 +215,18 @@ def diagnose(fit: GMMFit) -> Diagnosis:
     decides = leaning.outweighs(THRESHOLDS["prior_outweighs"]) if leaning is not None else ""
     if found and not decides:
         leaning = None
+    of_k = () if found else words_about_k(about_k(fit), fit.n_components)
     advice = [advice for _, advice in found] + [ALIGN] * can_be_aligned(fit, numbers)
     return Diagnosis(
         ok=not found,
         components_ok=not found and not numbers["switched"] and not pieces(fit),
         problems=tuple(problem for problem, _ in found),
         advice=tuple(dict.fromkeys(advice)),
-        notes=(*notes(fit, numbers), *power_scaling.words(leaning, THRESHOLDS["power_scaling"])),
+        notes=(
+            *notes(fit, numbers),
+            *power_scaling.words(leaning, THRESHOLDS["power_scaling"]),
+            *of_k,
+        ),
         prior_sensitivity=np.nan if leaning is None else leaning.highest,
         prior_decides=decides,
         **numbers,
@@ -245,6 +255,8 @@ def record_verdict(fit: GMMFit) -> Diagnosis:
     fit.datatree.attrs["switched"] = json.dumps(found.switched)
     if found.prior_decides:
         fit.datatree.attrs["prior_decides"] = json.dumps(found.prior_decides)
+    # Aligned anew, or judged again, a fit says what was found last.
+    fit.datatree.attrs["about_k"] = json.dumps([n for n in found.notes if n.startswith("K = ")])
     return found
 
 

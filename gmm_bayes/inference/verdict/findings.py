@@ -7,23 +7,23 @@ import numpy as np
 
 from gmm_bayes._vocabulary import CHAIN, DRAW
 from gmm_bayes.inference.result.gmm_fit import GMMFit
+from gmm_bayes.inference.verdict import measures
+from gmm_bayes.inference.verdict.advice import ADVICE, ALIGN
+from gmm_bayes.inference.verdict.how_many import prior_expects
 from gmm_bayes.inference.verdict.looked_for import few, unseen, what_was_seen
 from gmm_bayes.inference.verdict.recording import narrower_than_recorded
 from gmm_bayes.inference.verdict.thresholds import THRESHOLDS, ess_needed
 
 __all__ = ["ALIGN", "can_be_aligned", "findings", "findings_of_weights", "notes", "rhat_name"]
 
-ALIGN = "Renumber the components with align_labels(fit), and diagnose the result."
-_LONGER = "Run more draws (num_warmup, num_samples)."
-
 
 def findings(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(problem, advice) for everything that is wrong, the worst first."""
     draws = fit.posterior.sizes[DRAW]
     if draws < THRESHOLDS["min_draws"]:
-        yield f"{draws} draws a chain are too few to judge", _LONGER
+        yield f"{draws} draws a chain are too few to judge", ADVICE["short"]
         return
-    yield from _disagreements(n)
+    yield from _disagreements(fit, n)
     yield from unseen(fit)
     yield from _too_short(fit, n)
     yield from _bad_geometry(fit, n)
@@ -31,30 +31,29 @@ def findings(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def findings_of_weights(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(problem, advice) for draws of the normal approximation."""
-    sample = "Sample instead: sampler=NUTS()."
     # Not ">": a NaN is no better.
     if not n["pareto_k"] <= THRESHOLDS["pareto_k"]:
         yield (
             f"Pareto k is {n['pareto_k']:.2f} (should be below {THRESHOLDS['pareto_k']}): the "
             "posterior is too far from a normal distribution for these draws",
-            sample,
+            ADVICE["not normal"],
         )
     if not n["ess_bulk"] >= THRESHOLDS["ess_per_chain"]:
         yield (
             f"the weights are worth {n['ess_bulk']:.0f} draws (should be above "
             f"{THRESHOLDS['ess_per_chain']})",
-            "Take a larger num_samples. " + sample,
+            ADVICE["few weights"],
         )
     yield from unseen(fit)
     yield from _collapse(n)
 
 
-def _disagreements(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _disagreements(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Chains, or parts of them, that are not about the same thing."""
     if not np.isfinite(n["rhat"]):
         yield (
             "R-hat cannot be computed: draws are not finite, or no chain moved",
-            "Check the priors against the units of the data, and raise num_warmup.",
+            ADVICE["not finite"],
         )
     # A collapsed component has no bound to its likelihood; the other chains are not the worse ones.
     if n["worse_chains"] and not n["collapsed"]:
@@ -63,21 +62,39 @@ def _disagreements(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             f"chains [{few(n['worse_chains'], 'd')}] sit in a worse mode "
             f"(mean log-likelihood by chain: {means}{left_out})",
-            "Start from a better solution (n_init, init) or take fewer components; to predict with "
-            "these chains, weight them by stack_chains(fit).",
+            _why_short(fit, n),
         )
 
 
 def _too_short(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Chains that have not said enough yet."""
+    """Chains that have not said enough yet, or never will."""
+    advice = _why_short(fit, n)
     enough = ess_needed(fit.posterior.sizes[CHAIN], n["num_superchains"])
     if n["rhat"] > THRESHOLDS["rhat"]:
         name = rhat_name(n["num_superchains"])
-        yield f"{name} is {n['rhat']:.3f} (should be below {THRESHOLDS['rhat']})", _LONGER
+        yield f"{name} is {n['rhat']:.3f} (should be below {THRESHOLDS['rhat']})", advice
     for kind in ("bulk", "tail"):
         # Not "<": a NaN is not enough either.
         if not n[f"ess_{kind}"] >= enough:
-            yield f"{kind} ESS is {n[f'ess_{kind}']:.0f} (should be above {enough})", _LONGER
+            yield f"{kind} ESS is {n[f'ess_{kind}']:.0f} (should be above {enough})", advice
+
+
+def _why_short(fit: GMMFit, n: dict[str, Any]) -> str:
+    """What to do about chains that disagree, or say little: it depends on why."""
+    if n["collapsed"]:
+        return ADVICE["collapse"]
+    if can_be_aligned(fit, n) and not n["switched"]:
+        return ADVICE["labels"]
+    apart = measures.chains_apart(fit, n["table"], THRESHOLDS["rhat_apart"])
+    cause = "worse mode" if n["worse_chains"] else "apart" if apart else "short"
+    # Then draws are no cure by themselves, nor is another start.
+    return " ".join([ADVICE[cause], *[ADVICE["many parameters"]] * _rows_are_few(fit)])
+
+
+def _rows_are_few(fit: GMMFit) -> bool:
+    """Fewer than two rows for each free parameter."""
+    free = fit.structure.n_parameters(fit.n_components, fit.n_features)
+    return bool(fit.n_obs < 2 * free)
 
 
 def _bad_geometry(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -87,20 +104,20 @@ def _bad_geometry(fit: GMMFit, n: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if n["n_divergences"]:
         yield (
             f"{n['n_divergences']} of {total} draws diverged",
-            "Raise target_accept_prob, or take fewer components or a tighter prior.",
+            ADVICE["divergences"],
         )
     if n["n_max_tree_depth"]:
         yield (
             f"{n['n_max_tree_depth']} of {total} trajectories were cut at the maximum tree depth",
-            "Raise num_warmup or max_tree_depth.",
+            ADVICE["deep trees"],
         )
     if (n["e_bfmi"] < THRESHOLDS["e_bfmi"]).any():
         lowest = np.nanmin(n["e_bfmi"])
-        yield f"E-BFMI is {lowest:.2f} (should be above {THRESHOLDS['e_bfmi']})", _LONGER
+        yield f"E-BFMI is {lowest:.2f} (should be above {THRESHOLDS['e_bfmi']})", _why_short(fit, n)
     if repeated > THRESHOLDS["repeated_share"] + fit.sampler.rejected_share:
         yield (
             f"{repeated:.0%} of a chain's draws repeat the one before",
-            "Raise target_accept_prob and num_warmup.",
+            ADVICE["repeats"],
         )
     yield from _collapse(n)
 
@@ -109,8 +126,7 @@ def _collapse(n: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if n["collapsed"]:
         yield (
             f"components {list(n['collapsed'])} have shrunk onto a point, a line or a plane",
-            "Look for repeated rows and for columns that depend on each other, or take fewer "
-            "components.",
+            ADVICE["collapse"],
         )
 
 
@@ -140,8 +156,10 @@ def notes(fit: GMMFit, n: dict[str, Any]) -> Iterator[str]:
     yield from narrower_than_recorded(fit)
     empty = fit.n_components - n["n_occupied"]
     if empty >= 1:
+        expected = prior_expects(fit)
+        prior = "" if expected is None else f" (by the prior {expected:.1f} have a row)"
         yield (
-            f"{n['n_occupied']:.0f} of {fit.n_components} components are occupied; the "
+            f"{n['n_occupied']:.0f} of {fit.n_components} components are occupied{prior}; the "
             "parameters of an empty one are the prior's"
         )
 

@@ -24,6 +24,7 @@ __all__ = [
     "ChainElpd",
     "agreement_table",
     "chain_elpd",
+    "chains_apart",
     "collapsed_components",
     "cut_trajectories",
     "e_bfmi",
@@ -128,6 +129,23 @@ def _rhat(values: np.ndarray, found: Agreement, num_superchains: int | None) -> 
     if values.shape[1] > 1 or half < 1:
         return found.rhat
     return agreement(np.concatenate([values[..., :half], values[..., -half:]], 1), tails=False).rhat
+
+
+def chains_apart(fit: GMMFit, table: "pd.DataFrame", threshold: float) -> bool:
+    """Whether chains keep to modes of their own: they disagree, and each agrees with itself.
+
+    Judged by what does not depend on labels: where chains disagree most, R-hat of the halves of a
+    chain is at most a quarter as far above one, for half of the chains at least.
+    """
+    free = table["rhat"][table["label_free"].astype(bool)].drop("lp", errors="ignore")
+    if fit.posterior.sizes[CHAIN] == 1 or fit.sampler.num_superchains or not free.max() > threshold:
+        return False
+    values = _moving_entries(label_free_quantities(fit)[free.idxmax()])
+    worst = int(np.nanargmax(agreement(values, tails=False).rhat))
+    half = values.shape[2] // 2
+    halves = np.stack([values[worst, :, :half], values[worst, :, -half:]], axis=1)
+    within = agreement(halves, tails=False).rhat
+    return bool(np.median(within) - 1 < (free.max() - 1) / 4)
 
 
 def no_agreement() -> "pd.DataFrame":

@@ -26,9 +26,11 @@ __all__ = ["THRESHOLDS", "ess_needed"]
 # Ours: a mode that carries less than a thousandth is left alone, or than a tenth where chains begun
 # in several came to the same ones, which they did if R-hat of all is below 1.02; and what a mode is
 # worth is known where its share has a standard error of at most 0.05. Replicas find modes by coming
-# from the prior: fewer than five times a chain is too seldom to be sure of any.
+# from the prior: fewer than five times a chain is too seldom to be sure of any. Above an R-hat of
+# 1.1 chains that agree with themselves keep to modes of their own; below, they may be slow.
 THRESHOLDS: Final = {
     "rhat": 1.01,
+    "rhat_apart": 1.1,
     "ess_per_chain": 100,
     "ess_many_chains": 400,
     "e_bfmi": 0.3,
