@@ -1,4 +1,4 @@
-"""Too few components and too many are said beside the verdict, and the right number is left alone."""
+"""Too few and too many components are said beside the verdict; the right number is left alone."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from gmm_bayes.inference.verdict.how_many import about_k, prior_expects, words_a
 
 def gibbs_fit(X, labels, k, rng, n_draws=40):
     """Draws of a mixture of `k` normals by Gibbs sampling, from labels that are given."""
-    (n, d), structure = X.shape, COVARIANCE_STRUCTURES[FULL]
+    d, structure = X.shape[1], COVARIANCE_STRUCTURES[FULL]
     centre, spread, sites = X.mean(axis=0), np.cov(X.T) / k, []
     for _ in range(2 * n_draws):
         counts = np.bincount(labels, minlength=k)
