@@ -15,6 +15,7 @@ from gmm_bayes._vocabulary import DEVICES
 from gmm_bayes.errors import DataWarning
 
 __all__ = [
+    "WIDE_FROM_PRIOR",
     "Table",
     "check_choice",
     "check_columns",
@@ -50,6 +51,7 @@ _REPEATED_SHARE = 0.1
 _FARTHEST = 1e140
 _SEED_LIMIT = 2**32
 _NAMES_SHOWN = 8
+WIDE_FROM_PRIOR = "correlations between columns come from the prior"
 
 
 # -- options --------------------------------------------------------------------------------------
@@ -211,8 +213,12 @@ def _is_integer(value: Any) -> bool:
 # -- data -----------------------------------------------------------------------------------------
 
 
-def check_fit_size(table: Table, n_components: int, n_parameters: int) -> list[str]:
+def check_fit_size(
+    table: Table, n_components: int, n_parameters: int, *, wide: str | None = WIDE_FROM_PRIOR
+) -> list[str]:
     """Check that there is something to learn; return what the data cannot teach, in words.
+
+    `wide` says what columns as many as rows mean to the model, None that they mean nothing.
 
     Raises
     ------
@@ -232,11 +238,8 @@ def check_fit_size(table: Table, n_components: int, n_parameters: int) -> list[s
         cautions += tied_columns(table.values, table.feature_names)
     if n_features < n_obs:
         cautions += _dependent_columns(table)
-    else:
-        cautions.append(
-            f"X has {n_features} columns and only {n_obs} rows: correlations between "
-            "columns come from the prior"
-        )
+    elif wide:
+        cautions.append(f"X has {n_features} columns and only {n_obs} rows: {wide}")
     if n_parameters > n_obs * n_features:
         cautions.append(
             f"{n_components} components have {n_parameters} parameters but X has only "

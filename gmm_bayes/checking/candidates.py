@@ -87,7 +87,8 @@ class Comparison:
         `believe` (the verdict on the chains) and `pareto_k_high` (share of rows whose `loo` cannot
         be relied on).
     best : dict
-        The winner of each criterion, a Candidate (n_components, covariance_type).
+        The winner of each criterion, a Candidate (n_components, covariance_type); a criterion that
+        applies to none of the candidates has none.
     ties : dict
         For each criterion, every candidate whose gap is within one standard error, the winner
         first. A criterion without a standard error ties with nothing.
@@ -107,7 +108,11 @@ class Comparison:
 
     def _verdicts(self) -> list[str]:
         words = []
-        for criterion, winner in self.best.items():
+        for criterion in self.criteria:
+            if criterion not in self.best:
+                words.append(f"{criterion}: none, for every candidate is singular")
+                continue
+            winner = self.best[criterion]
             others = [describe(c) for c in self.ties[criterion] if c != winner]
             tie = f"; no worse within one standard error: {', '.join(others)}" if others else ""
             words.append(f"{criterion}: {describe(winner)}{tie}")
@@ -153,6 +158,9 @@ def comparison(
     best, ties = {}, {}
     for criterion, score in scores.items():
         columns[criterion] = score.values
+        if np.isnan(score.values).all():
+            columns[f"{criterion}_gap"] = score.values
+            continue
         gaps, errors = score.gaps(CRITERIA[criterion])
         own = score.standard_errors()
         if own is not None:

@@ -32,6 +32,7 @@ from gmm_bayes.checking.prediction import folds, leave_one_out, predict_by_em
 from gmm_bayes.checking.tasks import Task, check_executor, run_tasks
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.errors import ConvergenceWarning, DataWarning
+from gmm_bayes.inference.em.cautions import wide_caution
 from gmm_bayes.inference.em.fit_em import search
 from gmm_bayes.inference.em.result import EMFit
 from gmm_bayes.inference.em.starts import check_n_init, integer_seed
@@ -195,7 +196,9 @@ def _check(
             raise ValueError(f"n_folds must be at most the number of rows, {n_obs}, got {n_folds}")
         fewest = n_obs - -(-n_obs // n_folds)
     sizes = sorted({check_n_components(size, fewest) for size in wanted_sizes})
-    for caution in check_fit_size(table, sizes[-1], 0):
+    structures = [COVARIANCE_STRUCTURES[name] for name in covariance_types]
+    wide = wide_caution(structures, table.values.shape[1])
+    for caution in check_fit_size(table, sizes[-1], 0, wide=wide):
         warn_data(caution)
     return table, [Candidate(size, name) for name in covariance_types for size in sizes]
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from gmm_bayes._row_files import RowFile
 from gmm_bayes._validation import (
+    WIDE_FROM_PRIOR,
     Table,
     check_choice,
     check_data,
@@ -257,9 +258,11 @@ def _check_size(arguments: Arguments) -> list[str]:
     spec, sampler, table = arguments.spec, arguments.sampler, arguments.table
     k, n_features = spec.n_components, table.values.shape[1]
     check_n_components(k, arguments.n_obs)
-    n_parameters = COVARIANCE_STRUCTURES[spec.covariance_type].n_parameters(k, n_features)
+    structure = COVARIANCE_STRUCTURES[spec.covariance_type]
+    n_parameters = structure.n_parameters(k, n_features)
     checked = table if arguments.seen is None else arguments.seen.checked
-    cautions = check_fit_size(checked, k, n_parameters)
+    wide = WIDE_FROM_PRIOR if structure.has_correlations(n_features) else None
+    cautions = check_fit_size(checked, k, n_parameters, wide=wide)
     if sampler.num_warmup is not None and sampler.num_warmup < _FEW_WARMUP:
         cautions.append(
             f"num_warmup={sampler.num_warmup} is short: below {_FEW_WARMUP} warm-up "

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from gmm_bayes._row_files import RowFile
-from gmm_bayes._validation import Table, check_data, check_fit_size, check_n_components
+from gmm_bayes._validation import (
+    WIDE_FROM_PRIOR,
+    Table,
+    check_data,
+    check_fit_size,
+    check_n_components,
+)
 from gmm_bayes._vocabulary import LOG_LIKELIHOOD, POSTERIOR_PREDICTIVE, PRIOR_PREDICTIVE
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.datasets import LOADERS, Simulated
@@ -112,7 +118,8 @@ def prepare(
     structure = COVARIANCE_STRUCTURES[config.model.covariance_type]
     n_parameters = structure.n_parameters(k, n_features)
     with _data_errors():
-        cautions = tuple(check_fit_size(table, k, n_parameters))
+        wide = WIDE_FROM_PRIOR if structure.has_correlations(n_features) else None
+        cautions = tuple(check_fit_size(table, k, n_parameters, wide=wide))
     if config.runtime.device.startswith("gpu"):
         from gmm_bayes.machine import devices
 

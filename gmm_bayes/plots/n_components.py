@@ -74,16 +74,16 @@ def plot_n_components(
 def _draw(ax: Axes, comparison: Comparison, criterion: str) -> None:
     gaps = comparison.table[f"{criterion}_gap"]
     errors = comparison.table.get(f"{criterion}_gap_se", 0 * gaps)
-    tied = {(c.covariance_type, c.n_components) for c in comparison.ties[criterion]}
-    best = comparison.best[criterion]
+    tied = {(c.covariance_type, c.n_components) for c in comparison.ties.get(criterion, ())}
+    best = comparison.best.get(criterion)
     for i, (kind, values) in enumerate(gaps.groupby(level="covariance_type", sort=False)):
         values = values.droplevel("covariance_type").dropna()
         bars = errors.xs(kind, level="covariance_type")[values.index]
         _draw_line(ax, values, bars, [(kind, k) in tied for k in values.index], i)
-        if kind == best.covariance_type:
+        if best is not None and kind == best.covariance_type:
             ax.plot(best.n_components, 0, "o", ms=13, mfc="none", color=_colour(i), gid="winner")
     ax.set_yscale("symlog", linthresh=_LINEAR)
-    ax.set_ylim(-max(1.3 * gaps.max(), 2.0), 2.0)
+    ax.set_ylim(-np.nanmax([1.3 * gaps.max(), 2.0]), 2.0)
     ax.axhline(0, color="#BBBBBB", linewidth=0.8, zorder=0)
     ax.yaxis.set_major_locator(FixedLocator(_TICKS))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
@@ -94,7 +94,7 @@ def _draw(ax: Axes, comparison: Comparison, criterion: str) -> None:
 
 
 def _draw_line(ax: Axes, gaps: pd.Series, errors: pd.Series, tied: list[bool], i: int) -> None:
-    style, filled = component_style(i), np.array(tied)
+    style, filled = component_style(i), np.array(tied, dtype=bool)
     ax.plot(gaps.index, -gaps, color=style.colour, linestyle=style.linestyle, linewidth=1.0)
     ax.errorbar(gaps.index, -gaps, yerr=errors, fmt="none", ecolor=style.colour, elinewidth=1.0)
     for chosen, inside in ((filled, style.colour), (~filled, "white")):

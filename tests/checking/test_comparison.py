@@ -186,6 +186,16 @@ def test_a_singular_candidate_is_out_of_bic_and_said_so():
     assert found.ties["bic"] == (Candidate(1, "full"),)
 
 
+def test_a_criterion_without_any_candidate_has_no_winner():
+    X = np.random.default_rng(0).normal(size=(6, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", gb.errors.DataWarning)
+        found = gb.compare_n_components(X, (1,), criteria=("bic",))
+    assert found.best == found.ties == {}
+    assert "bic: none, for every candidate is singular" in repr(found)
+    gb.plots.plot_n_components(found)[0].figure.canvas.draw()
+
+
 def test_evidence_beside_the_rest():
     """The sum of the two groups' evidences is not near that of one."""
     rng = np.random.default_rng(2)

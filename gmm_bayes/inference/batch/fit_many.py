@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from gmm_bayes._validation import (
+    WIDE_FROM_PRIOR,
     check_choice,
     check_columns,
     check_data,
@@ -246,7 +247,8 @@ def _tables(datasets: Any, spec: ModelSpec) -> dict[Hashable, Any]:
             check_columns(table, names)
             k, d = check_n_components(spec.n_components, len(table.values)), len(names)
             structure = COVARIANCE_STRUCTURES[spec.covariance_type]
-            found = check_fit_size(table, k, structure.n_parameters(k, d))
+            wide = WIDE_FROM_PRIOR if structure.has_correlations(d) else None
+            found = check_fit_size(table, k, structure.n_parameters(k, d), wide=wide)
         except (TypeError, ValueError) as error:
             raise type(error)(f"data set {name!r}: {error}") from error
         cautions += [f"data set {name!r}: {caution}" for caution in found[:1]]

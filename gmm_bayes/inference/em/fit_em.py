@@ -25,6 +25,7 @@ from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import InferenceError
+from gmm_bayes.inference.em.cautions import small_weights, wide_caution
 from gmm_bayes.inference.em.optima import Optima, find_optima, follow_all
 from gmm_bayes.inference.em.result import SINGULAR_ADVICE, EMFit
 from gmm_bayes.inference.em.starts import (
@@ -96,7 +97,8 @@ def fit_em(
     max_iter : int
         Of each start, at most 100,000.
     sample_weight : array, shape (n_obs,), optional
-        How often each row counts. A row with weight two is the same as two such rows.
+        How often each row counts. A row with weight two is the same as two such rows, so criteria
+        take the sum for the number of rows.
     hard : bool
         Classification EM: each row belongs wholly to its most probable component, which is the
         assignment of k-means where weights are equal and covariances equal and spherical [2]_.
@@ -119,7 +121,8 @@ def fit_em(
     Warns
     -----
     DataWarning
-        If every solution has a component without extent, or the data have traps.
+        If every solution has a component without extent, the data have traps, or weights sum to
+        far below the number of rows.
 
     References
     ----------
@@ -158,8 +161,11 @@ def fit_em(
     spec = ModelSpec(check_n_components(n_components, len(used.values)), covariance_type)
     if isinstance(init, MixtureParameters):
         init = check_start(init, spec.n_components, used.values.shape[1])
-    for caution in check_fit_size(used, spec.n_components, 0):
+    wide = wide_caution([COVARIANCE_STRUCTURES[covariance_type]], used.values.shape[1])
+    for caution in check_fit_size(used, spec.n_components, 0, wide=wide):
         warn_data(caution)
+    if row_weights is not None and (said := small_weights(row_weights)):
+        warn_data(said)
     # In units of their mean, because very small counts would drown in what is added to them.
     unit = 1.0 if row_weights is None else float(row_weights[counted].mean())
     counts = None if row_weights is None else row_weights[counted] / unit

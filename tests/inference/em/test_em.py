@@ -5,6 +5,7 @@ import pickle
 import warnings
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -29,6 +30,7 @@ from gmm_bayes.inference.em import starts as initialization
 from gmm_bayes.inference.em.guesses import KINDS, Rows, guesses, named_kinds
 from gmm_bayes.inference.em.result import SINGULAR_ADVICE
 from gmm_bayes.inference.em.steps import VARIANCE_FLOOR, e_step, hard_moments, maximise
+from gmm_bayes.inference.fit import _check_size as check_size
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.rows.standardization import Standardization
 
@@ -305,10 +307,48 @@ def test_a_row_of_weight_zero_changes_nothing(faithful, init):
 @pytest.mark.parametrize("unit", [1e-300, 1e-9, 1e300])
 def test_only_proportions_of_weights_count_for_the_parameters(faithful, unit):
     weights = np.linspace(1, 3, 272)
-    one, other = (gb.fit_em(faithful, 2, sample_weight=weights * u) for u in (1, unit))
+    one = gb.fit_em(faithful, 2, sample_weight=weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # there are few rows then, and that is said
+        other = gb.fit_em(faithful, 2, sample_weight=weights * unit)
     close(one.parameters, other.parameters, rtol=1e-6)
     assert other.log_likelihood / unit == pytest.approx(one.log_likelihood, rel=1e-9)
     assert other.trace[-1] / unit == pytest.approx(one.trace[-1], rel=1e-9)
+
+
+def test_weights_that_sum_to_few_rows_are_said_to(faithful):
+    """BIC's penalty would vanish without a word."""
+    message = (
+        "sample_weight sums to 1 for 80 rows. A weight says how often its row counts, so aic, bic "
+        "and icl take these for 1 rows, and their penalty is too small; where only the proportions "
+        "mean something, multiply by 80"
+    )
+    with pytest.warns(DataWarning) as caught:
+        fit = gb.fit_em(faithful[:82], 1, sample_weight=np.r_[0, np.full(80, 1 / 80), 0])
+    assert caught_here(caught) == [message]
+    assert fit.bic == pytest.approx(-2 * fit.log_likelihood, rel=1e-6)
+    gb.fit_em(faithful[:80], 1, sample_weight=np.full(80, 0.3))
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag"])
+def test_columns_as_many_as_rows_are_said_in_the_words_of_what_is_fitted(covariance_type):
+    """No prior in EM, and no correlations in a diagonal model."""
+    X = np.random.default_rng(0).normal(size=(6, 6))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gb.fit_em(X, 1, covariance_type=covariance_type)
+        gb.compare_n_components(X, (1,), covariance_types=(covariance_type,), criteria=("bic",))
+    said = [str(w.message) for w in caught if "only 6 rows" in str(w.message)]
+    words = (
+        "X has 6 columns and only 6 rows: covariances between them have no maximum of the "
+        "likelihood; take covariance_type='diag' or 'spherical'"
+    )
+    assert said == [words] * 2 * (covariance_type == "full")
+    spec, sampled = ModelSpec(1, covariance_type), gb.Laplace()
+    arguments = SimpleNamespace(spec=spec, sampler=sampled, table=check_data(X), n_obs=6, seen=None)
+    cautions = check_size(arguments)
+    expected = "X has 6 columns and only 6 rows: correlations between columns come from the prior"
+    assert (expected in cautions) == (covariance_type == "full")
 
 
 # -- singular solutions ---------------------------------------------------------------------------
