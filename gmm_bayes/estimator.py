@@ -119,7 +119,7 @@ class BayesianGMM(DensityMixin, BaseEstimator):
         init_params: InitMethod | MixtureParameters = "auto",
         n_init: int | None = None,
         tol: float = 1e-6,
-        reg_covar: float = 1e-6,
+        reg_covar: float = 1e-12,
         max_iter: int = 500,
         random_state: Any = None,
         warm_start: bool = False,

@@ -36,7 +36,7 @@ from gmm_bayes.inference.em.cautions import wide_caution
 from gmm_bayes.inference.em.fit_em import search
 from gmm_bayes.inference.em.result import EMFit
 from gmm_bayes.inference.em.starts import check_n_init, integer_seed
-from gmm_bayes.inference.em.steps import EMSettings
+from gmm_bayes.inference.em.steps import MAXIMA
 from gmm_bayes.inference.fit import fit
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.result.gmm_fit import GMMFit
@@ -213,7 +213,7 @@ def _seed(seed: np.ndarray, candidate: Candidate) -> int:
 
 
 def _best_fit(table: Table, candidate: Candidate, n_init: int | None, seed: int) -> EMFit:
-    return search(table, None, _spec(candidate), EMSettings(), init=AUTO, n_init=n_init, seed=seed)
+    return search(table, None, _spec(candidate), MAXIMA, init=AUTO, n_init=n_init, seed=seed)
 
 
 def _predict_by_posterior(
@@ -287,9 +287,10 @@ def _warn(found: Comparison) -> None:
     """Say once for all candidates what should not be believed."""
     singular = [c for c in found.fits if found.fits[c].singular]
     if singular:
+        reasons = sorted({found.fits[c].why_singular for c in singular})
         warn_data(
-            f"with {', '.join(map(describe, singular))} every start of EM ended with a component "
-            "without extent: aic, bic and icl leave it out"
+            f"with {', '.join(map(describe, singular))} every start of EM ended in a fit that "
+            f"{' or '.join(reasons)}: aic, bic and icl leave it out"
         )
     falling = still_falling(found.fits)
     if falling:

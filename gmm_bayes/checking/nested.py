@@ -9,7 +9,7 @@ from gmm_bayes.checking.candidates import Candidate
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.em.fit_em import search
 from gmm_bayes.inference.em.result import EMFit
-from gmm_bayes.inference.em.steps import EMSettings
+from gmm_bayes.inference.em.steps import MAXIMA
 from gmm_bayes.inference.potential import ModelSpec
 
 __all__ = ["risen", "still_falling"]
@@ -53,7 +53,7 @@ def _smaller(candidate: Candidate) -> Candidate:
 
 def _search(table: Table, candidate: Candidate, start: MixtureParameters) -> EMFit:
     spec = ModelSpec(candidate.n_components, candidate.covariance_type)
-    return search(table, None, spec, EMSettings(), init=start, n_init=None, seed=0)
+    return search(table, None, spec, MAXIMA, init=start, n_init=None, seed=0)
 
 
 def _split(fit: EMFit, component: int) -> MixtureParameters:

@@ -10,7 +10,7 @@ from gmm_bayes._vocabulary import AUTO, CHAIN, DRAW, MEANS, SCALES, WEIGHTS
 from gmm_bayes.core import mixture
 from gmm_bayes.inference import arviz_bridge
 from gmm_bayes.inference.em.fit_em import search
-from gmm_bayes.inference.em.steps import EMSettings
+from gmm_bayes.inference.em.steps import MAXIMA
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.posterior.streaming import each_draw, map_rows
@@ -94,7 +94,7 @@ def predict_by_em(
         some,
         None,
         spec,
-        EMSettings(),
+        MAXIMA,
         init=AUTO,
         n_init=n_init,
         seed=seed,

@@ -26,8 +26,9 @@ from gmm_bayes.core.likelihood import RowBlocks, block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import InferenceError
 from gmm_bayes.inference.em.cautions import small_weights, wide_caution
+from gmm_bayes.inference.em.degenerate import REASONS, Judge, singular_advice
 from gmm_bayes.inference.em.optima import Optima, find_optima, follow_all
-from gmm_bayes.inference.em.result import SINGULAR_ADVICE, EMFit
+from gmm_bayes.inference.em.result import EMFit
 from gmm_bayes.inference.em.starts import (
     check_init,
     check_n_init,
@@ -36,12 +37,13 @@ from gmm_bayes.inference.em.starts import (
     some_rows,
 )
 from gmm_bayes.inference.em.steps import (
+    LEAST_FLOOR,
     ROWS_PER_BLOCK,
-    VARIANCE_FLOOR,
     EMSettings,
     Solutions,
     e_step,
     is_singular,
+    why_singular,
 )
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.rows.standardization import Standardization
@@ -63,7 +65,7 @@ def fit_em(
     n_init: int | None = None,
     init: InitMethod | MixtureParameters = "auto",
     tol: float = 1e-6,
-    reg_covar: float = VARIANCE_FLOOR,
+    reg_covar: float = LEAST_FLOOR,
     max_iter: int = 500,
     sample_weight: Any = None,
     hard: bool = False,
@@ -93,7 +95,9 @@ def fit_em(
     tol : float
         A start has converged when the mean log density of a row changes by no more, in nats.
     reg_covar : float
-        Added to every variance, relative to the variance of its column.
+        Added to every variance, relative to the variance of its column. The default keeps no more
+        than rounding away; more biases components that are narrow beside the whole column, as
+        those of groups that are far apart.
     max_iter : int
         Of each start, at most 100,000.
     sample_weight : array, shape (n_obs,), optional
@@ -108,7 +112,8 @@ def fit_em(
     Returns
     -------
     EMFit
-        The solution of highest likelihood among those in which every component has some extent;
+        The solution of highest likelihood among those in which every component has some extent, is
+        wider than the recording of the rows, and is not one that chance makes of a few rows [5]_;
         another one only if there is none, and then with a warning.
 
     Raises
@@ -121,7 +126,7 @@ def fit_em(
     Warns
     -----
     DataWarning
-        If every solution has a component without extent, the data have traps, or weights sum to
+        If every solution has such a component, the data have traps, or weights sum to
         far below the number of rows.
 
     References
@@ -135,6 +140,8 @@ def fit_em(
        Statistics and Data Analysis 41.
     .. [4] N. Ueda, R. Nakano, Z. Ghahramani, G. E. Hinton (2000). SMEM algorithm for mixture
        models. Neural Computation 12.
+    .. [5] G. McLachlan, D. Peel (2000). Finite Mixture Models, section 3.10: spurious local
+       maximizers. Wiley.
 
     Examples
     --------
@@ -172,7 +179,8 @@ def fit_em(
     with jax.default_device(chosen_device):
         found = search(used, counts, spec, settings, init=init, n_init=n_init, seed=seed)
     if found.singular:
-        warn_data(f"the best fit with {n_components} components {SINGULAR_ADVICE}")
+        said = singular_advice(found.why_singular)
+        warn_data(f"the best fit with {n_components} components {said}")
     return dataclasses.replace(
         found,
         log_likelihood=unit * found.log_likelihood,
@@ -208,6 +216,9 @@ def search(
         some = slice(None) if isinstance(init, MixtureParameters) else some_rows(len(X), seed)
         counts = None if row_weights is None else row_weights[some]
         few = rows if isinstance(some, slice) else _blocks(X[some], units, counts)
+        structure = COVARIANCE_STRUCTURES[spec.covariance_type]
+        judge = Judge.of(units.apply(X[some]), structure, settings.reg_covar)
+        settings = settings._replace(judge=judge)
         if isinstance(init, MixtureParameters):
             moments = _moments_at(units.apply_to_parameters(init), rows, settings)
             found = follow_all(moments, ["given"], rows, spec, settings)
@@ -222,7 +233,7 @@ def search(
                 seed=seed,
                 row_weights=counts,
             )
-        starts, n_starts = _table_of_starts(found, few, units, settings.reg_covar), found.n_starts
+        starts, n_starts = _table_of_starts(found, few, units, settings), found.n_starts
         if few is not rows:
             winner = jax.tree.map(lambda a: a[0], found.solutions.mixture)
             moments = _moments_at(winner, rows, settings)
@@ -243,7 +254,7 @@ def search(
         total - shift,
         best.trace[: best.n_iter] - shift,
         bool(best.converged),
-        bool(is_singular(found.solutions, settings.reg_covar)[0]),
+        REASONS[why_singular(found.solutions, settings)[0]],
         starts,
         n_starts,
         table,
@@ -282,7 +293,7 @@ def _moments_at(mixture: Any, rows: RowBlocks, settings: EMSettings) -> Any:
 
 
 def _table_of_starts(
-    found: Optima, rows: RowBlocks, units: Standardization, floor: float
+    found: Optima, rows: RowBlocks, units: Standardization, settings: EMSettings
 ) -> pd.DataFrame:
     per_row = found.solutions.log_likelihood / np.asarray(rows.weights).sum()
     return pd.DataFrame(
@@ -292,7 +303,7 @@ def _table_of_starts(
             "log_likelihood_per_row": per_row - units.log_volume,
             "n_iter": found.solutions.n_iter,
             "converged": found.solutions.converged,
-            "singular": is_singular(found.solutions, floor),
+            "singular": is_singular(found.solutions, settings),
         }
     )
 

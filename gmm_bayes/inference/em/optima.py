@@ -18,7 +18,6 @@ from gmm_bayes.core.likelihood import RowBlocks
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.em.guesses import Rows, guesses, named_kinds, portfolio, regroupings
 from gmm_bayes.inference.em.steps import (
-    VARIANCE_FLOOR,
     EMSettings,
     Solutions,
     maximise,
@@ -151,7 +150,7 @@ def follow_all(
     """Run every start to its end, and keep all, the best first."""
     size = min(len(moments), _TOGETHER)
     found = _run(moments, rows, spec, settings, settings.max_iter, size)
-    order = ranking(found, settings.reg_covar)
+    order = ranking(found, settings)
     return Optima(jax.tree.map(lambda a: a[order], found), [[kinds[i]] for i in order], len(kinds))
 
 
@@ -238,7 +237,7 @@ class _EM(NamedTuple):
 
         What comes after the first groups is left out, unless it belongs to one of those.
         """
-        return _groups(solutions, self.looked_at, near, self.settings.reg_covar)[:_TOGETHER]
+        return _groups(solutions, self.looked_at, near, self.settings)[:_TOGETHER]
 
     def _run(self, moments: np.ndarray, limit: int) -> Solutions:
         return _run(moments, self.rows, self.spec, self.settings, limit)
@@ -299,9 +298,11 @@ def distinct(
     return groups
 
 
-def _groups(solutions: Solutions, rows: np.ndarray, near: float, floor: float) -> list[list[int]]:
+def _groups(
+    solutions: Solutions, rows: np.ndarray, near: float, settings: EMSettings
+) -> list[list[int]]:
     """Groups of solutions that are one mixture, the best first; of none that is finite, one."""
-    order = ranking(solutions, floor)
+    order = ranking(solutions, settings)
     finite = order[np.isfinite(solutions.log_likelihood[order])]
     return distinct(solutions.mixture, finite, rows, near) or [[int(order[0])]]
 
@@ -321,7 +322,7 @@ def leaders(short: Solutions, X: np.ndarray, most: int) -> np.ndarray:
     -------
     ndarray of int, shape (most,)
     """
-    first = [group[0] for group in _groups(short, looked_at(X), _NEAR, VARIANCE_FLOOR)[:most]]
+    first = [group[0] for group in _groups(short, looked_at(X), _NEAR, EMSettings())[:most]]
     return np.array(first + first[:1] * (most - len(first)))
 
 

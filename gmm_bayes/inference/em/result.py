@@ -17,17 +17,13 @@ from gmm_bayes.core import mixture as mixtures
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import DataWarning
+from gmm_bayes.inference.em.degenerate import singular_advice
 from gmm_bayes.machine.row_blocks import map_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SINGULAR_ADVICE", "EMFit"]
-
-SINGULAR_ADVICE = (
-    "has a component without extent: its likelihood says nothing, and neither do criteria made of "
-    "it. Take fewer components, a more restricted covariance_type or a larger reg_covar"
-)
+__all__ = ["EMFit"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +41,9 @@ class EMFit:
         The log-likelihood after each iteration, on all rows; with hard assignments, that of the
         rows together with their labels.
     converged : bool
-    singular : bool
-        A component has shrunk onto a point, a line or a plane.
+    why_singular : str
+        Why the likelihood says nothing: a component has shrunk onto a point, a line or a plane, is
+        no wider than the recording, or is one that chance makes of a few rows. Empty if none is.
     starts : pandas.DataFrame
         One line a maximum, best first; of starts of a kind that was named one line a start. `init`,
         the kind of start that led there best, `n_starts`, how many came there or near it,
@@ -64,11 +61,16 @@ class EMFit:
     log_likelihood: float
     trace: np.ndarray
     converged: bool
-    singular: bool
+    why_singular: str
     starts: "pd.DataFrame"
     n_starts: int
     table: Table
     row_weights: np.ndarray | None
+
+    @property
+    def singular(self) -> bool:
+        """Whether the likelihood says nothing, for what `why_singular` says."""
+        return bool(self.why_singular)
 
     @property
     def weights(self) -> np.ndarray:
@@ -170,7 +172,8 @@ class EMFit:
     def _criterion(self, name: str, price: float) -> float:
         if self.singular:
             # At the line that reads the property, one call further up than a function's.
-            message = f"{name} of a fit with {self.n_components} components that {SINGULAR_ADVICE}"
+            said = singular_advice(self.why_singular)
+            message = f"{name} of a fit with {self.n_components} components that {said}"
             warnings.warn(message, DataWarning, stacklevel=3)
         return price * self.n_parameters - 2 * self.log_likelihood
 
@@ -184,7 +187,7 @@ class EMFit:
             "starts": f"{self.n_starts}, of which {self._as_good()} ended as high",
         }
         if self.singular:
-            facts["caution"] = f"it {SINGULAR_ADVICE}"
+            facts["caution"] = f"it {singular_advice(self.why_singular)}"
         return facts
 
     def _as_good(self) -> int:

@@ -21,8 +21,8 @@ from gmm_bayes.inference.em.steps import (
     VARIANCE_FLOOR,
     EMSettings,
     Solutions,
-    is_singular,
     maximise,
+    on_floor,
     ranking,
 )
 from gmm_bayes.inference.potential import ModelSpec
@@ -89,7 +89,7 @@ def em_start(
     rows = jax.device_put(block_rows(X, rows_per_block=ROWS_PER_BLOCK))
     with few_threads(X):
         found = find_optima(X, rows, spec, EMSettings(), init=init, n_init=n_init, seed=seed)
-    if is_singular(found.solutions, VARIANCE_FLOOR)[0]:
+    if on_floor(found.solutions, VARIANCE_FLOOR)[0]:
         logger.info("every EM solution has a component on the variance floor")
     return found
 
@@ -149,8 +149,8 @@ def _of_set(solutions: Solutions, i: int) -> Solutions:
 
 
 def _best(found: Solutions) -> MixtureParameters:
-    best = ranking(found, VARIANCE_FLOOR)[0]
-    if is_singular(found, VARIANCE_FLOOR)[best]:
+    best = ranking(found, EMSettings())[0]
+    if on_floor(found, VARIANCE_FLOOR)[best]:
         logger.info("every EM solution has a component on the variance floor")
     return MixtureParameters(*(a[best] for a in found.mixture))
 

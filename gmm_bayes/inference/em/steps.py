@@ -15,10 +15,13 @@ import numpy as np
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, Array
 from gmm_bayes.core.likelihood import RowBlocks, component_scores, expected_moments
 from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.em.degenerate import Judge
 from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.machine.compilation import compiled
 
 __all__ = [
+    "LEAST_FLOOR",
+    "MAXIMA",
     "ROWS_PER_BLOCK",
     "VARIANCE_FLOOR",
     "EMSettings",
@@ -27,15 +30,20 @@ __all__ = [
     "hard_moments",
     "is_singular",
     "maximise",
+    "on_floor",
     "ranking",
     "soft_moments",
+    "why_singular",
 ]
 
 # One program works for all starts, so its products may be spread over cores, and larger blocks than
 # those of chains are faster: 1.5 times at 100,000 rows, K = D = 16, on two cores.
 ROWS_PER_BLOCK = 4000
-# In standard units, added to every variance, as scikit-learn's reg_covar.
+# In standard units, added to every variance, as scikit-learn's reg_covar: where chains begin ...
 VARIANCE_FLOOR = 1e-6
+# ... and for maxima of the likelihood, no more than keeps rounding away: a column's variance says
+# nothing of how narrow a component may be.
+LEAST_FLOOR = 1e-12
 # A component whose smallest variance, less what was added, is below this lies on a point, a line or
 # a plane: its likelihood grows without bound as the floor is lowered, and says nothing (on iris
 # with K = 4 such a solution "wins").
@@ -43,12 +51,19 @@ _SINGULAR = 1e-5
 
 
 class EMSettings(NamedTuple):
-    """When EM ends, and how rows are assigned; see `fit_em`."""
+    """When EM ends, and how rows are assigned; see `fit_em`.
+
+    Without a judge a solution is singular that lies on the floor, which is enough to begin chains.
+    """
 
     tol: float = 1e-6
     reg_covar: float = VARIANCE_FLOOR
     max_iter: int = 500
     hard: bool = False
+    judge: Judge | None = None
+
+
+MAXIMA = EMSettings(reg_covar=LEAST_FLOOR)
 
 
 class Solutions(NamedTuple):
@@ -177,7 +192,20 @@ def _m_step(moments: jax.Array, floor: jax.Array, spec: ModelSpec) -> MixturePar
     return MixtureParameters(counts / counts.sum(), means, tril)
 
 
-def is_singular(solutions: Solutions, floor: float) -> np.ndarray:
+def is_singular(solutions: Solutions, settings: EMSettings) -> np.ndarray:
+    """Whether each solution says nothing, shape (S,)."""
+    return why_singular(solutions, settings) > 0
+
+
+def why_singular(solutions: Solutions, settings: EMSettings) -> np.ndarray:
+    """Why each solution says nothing, positions in REASONS, shape (S,)."""
+    if settings.judge is None:
+        return on_floor(solutions, settings.reg_covar).astype(int)
+    counts, log_likelihood = np.asarray(solutions.moments)[:, :, 0, 0], solutions.log_likelihood
+    return settings.judge.reasons(solutions.mixture, counts, np.asarray(log_likelihood))
+
+
+def on_floor(solutions: Solutions, floor: float) -> np.ndarray:
     """Whether a component of each solution lies on the floor, shape (S,)."""
     tril = np.asarray(solutions.mixture.scale_tril)
     broken = ~np.isfinite(np.asarray(solutions.log_likelihood))
@@ -186,10 +214,10 @@ def is_singular(solutions: Solutions, floor: float) -> np.ndarray:
     return broken | (smallest - floor < _SINGULAR)
 
 
-def ranking(solutions: Solutions, floor: float) -> np.ndarray:
+def ranking(solutions: Solutions, settings: EMSettings) -> np.ndarray:
     """Starts from best to worst: by likelihood, any regular one before every singular one."""
     log_likelihood = np.nan_to_num(np.asarray(solutions.log_likelihood), nan=-np.inf)
-    return np.lexsort((-log_likelihood, is_singular(solutions, floor)))
+    return np.lexsort((-log_likelihood, is_singular(solutions, settings)))
 
 
 def hard_moments(

@@ -23,7 +23,7 @@ from gmm_bayes.inference.em.steps import (
     VARIANCE_FLOOR,
     EMSettings,
     Solutions,
-    is_singular,
+    on_floor,
 )
 from gmm_bayes.inference.potential import Data, ModelSpec, mixture_at, site_values, space
 from gmm_bayes.inference.rows.standardization import Standardization
@@ -154,7 +154,7 @@ class _Posterior(NamedTuple):
     def starts(self, solutions: Solutions, kinds: list[list[str]]) -> list[_Start]:
         """Regular solutions whose density is finite, the highest first; none that is hopeless."""
         here, starts = space(self.spec, self.X.shape[1]), []
-        for i in np.flatnonzero(~is_singular(solutions, VARIANCE_FLOOR)):
+        for i in np.flatnonzero(~on_floor(solutions, VARIANCE_FLOOR)):
             mixture = MixtureParameters(*(a[i] for a in solutions.mixture))
             matched = match_to_prior(mixture, self.prior, self.n_obs)
             z = here.vector(site_values(matched, self.spec))

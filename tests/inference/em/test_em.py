@@ -27,8 +27,8 @@ from gmm_bayes.core.likelihood import block_rows
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import DataWarning, InferenceError
 from gmm_bayes.inference.em import starts as initialization
+from gmm_bayes.inference.em.degenerate import REASONS, singular_advice
 from gmm_bayes.inference.em.guesses import KINDS, Rows, guesses, named_kinds
-from gmm_bayes.inference.em.result import SINGULAR_ADVICE
 from gmm_bayes.inference.em.steps import VARIANCE_FLOOR, e_step, hard_moments, maximise
 from gmm_bayes.inference.fit import _check_size as check_size
 from gmm_bayes.inference.potential import ModelSpec
@@ -86,6 +86,7 @@ def both(name, covariance_type):
         theirs.fit(X)
     start = MixtureParameters.from_covariances(weights, means, covariances, covariance_type)
     options = {"covariance_type": covariance_type, "tol": 0, "max_iter": ITERATIONS}
+    options["reg_covar"] = 1e-6
     return X, gb.fit_em(X, k, init=start, **options), theirs
 
 
@@ -244,7 +245,8 @@ def test_a_start_that_is_the_maximum_stays_and_keeps_its_numbers(faithful):
 def weighted_and_repeated(reg_covar):
     X = gb.datasets.load_old_faithful().to_numpy()
     counts = np.random.default_rng(0).integers(0, 4, len(X))
-    near = best(gb.datasets.load_old_faithful, 2).parameters
+    # A start from which both end after as many iterations: at tol=0 rounding decides.
+    near = best(gb.datasets.load_old_faithful, 2, reg_covar=1e-6).parameters
     start = near._replace(means=near.means + np.array([0.5, -5]))
     options = {"init": start, "tol": 0, "max_iter": ITERATIONS, "reg_covar": reg_covar}
     weighted = gb.fit_em(X, 2, sample_weight=counts, **options)
@@ -365,6 +367,7 @@ def test_a_singular_solution_of_higher_likelihood_is_not_chosen():
     assert np.isfinite([fit.aic, fit.bic, fit.icl]).all()
 
 
+NO_EXTENT = singular_advice(REASONS[1])
 THREE_POINTS = np.repeat([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], 20, axis=0)
 REPEATED = (
     "one row occurs 20 times in 60: a component may shrink onto it; leave out the copies, or add "
@@ -384,13 +387,13 @@ def test_where_there_are_only_singular_solutions_it_says_so():
         fit = gb.fit_em(THREE_POINTS, 3)
     # Between them are cautions of the two columns, which hold many zeros.
     said = caught_here(caught)[::3]
-    assert said == [REPEATED, f"the best fit with 3 components {SINGULAR_ADVICE}"]
+    assert said == [REPEATED, f"the best fit with 3 components {NO_EXTENT}"]
     assert fit.singular
     assert "caution: it has a component without extent" in repr(fit)
     for name in ("aic", "bic", "icl"):
         with pytest.warns(DataWarning) as caught:
             assert np.isfinite(getattr(fit, name))
-        assert caught_here(caught) == [f"{name} of a fit with 3 components that {SINGULAR_ADVICE}"]
+        assert caught_here(caught) == [f"{name} of a fit with 3 components that {NO_EXTENT}"]
 
 
 def test_without_a_floor_there_may_be_no_solution_at_all():
@@ -884,3 +887,70 @@ def test_numpy_numbers_are_numbers():
     fit = gb.fit_em(X40, np.int64(2), seed=np.uint8(3), **options)
     assert fit.n_components == 2
     assert check_data(X40).values.shape == fit.table.values.shape
+
+
+# -- what is narrow, and what is no maximum -------------------------------------------------------
+
+
+@pytest.mark.parametrize("covariance_type", ["full", "diag", "spherical"])
+@pytest.mark.parametrize(
+    ("n_features", "distance", "options"), [(1, 1e3, {"reg_covar": 0}), (2, 1e4, {})]
+)
+def test_groups_that_are_far_apart_are_groups(covariance_type, n_features, distance, options):
+    """The variance of the whole column says nothing: not of what is singular, nor of a floor."""
+    X = np.random.default_rng(0).normal(size=(400, n_features))
+    X[200:] += distance
+    options = {"covariance_type": covariance_type, "n_init": 4, **options}
+    one, two = (gb.fit_em(X, k, **options) for k in (1, 2))
+    assert not two.singular
+    assert two.bic < one.bic
+    assert two.icl < one.icl
+    structure = COVARIANCE_STRUCTURES[covariance_type]
+    groups = np.stack([np.cov(g.T, bias=True).reshape(n_features, -1) for g in (X[:200], X[200:])])
+    expected = structure.covariances(*structure.sites(groups))
+    np.testing.assert_allclose(two.covariances, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [4, 6])
+def test_no_spike_on_a_few_galaxies_is_chosen(k):
+    """Two to five velocities, closer together than the others by chance: no group."""
+    fit = best(gb.datasets.load_galaxies, k)
+    assert not fit.singular
+    higher = fit.starts["log_likelihood_per_row"] > fit.starts["log_likelihood_per_row"][0] + 1e-3
+    assert fit.starts["singular"][higher].all()
+    counts = fit.responsibilities.values.sum(axis=0)
+    assert np.sqrt(fit.covariances.ravel()[counts < 6]).min(initial=np.inf) > 500
+
+
+def test_a_spike_is_singular_and_three_far_galaxies_are_not():
+    X = gb.datasets.load_galaxies().to_numpy(dtype=float)
+    rows = np.sort(X[:, 0])
+    pair = rows[40:42]
+    starts = {"pair": (pair.mean(), max(pair.std(), 5.0)), "far": (rows[-3:].mean(), 900.0)}
+    found = {}
+    for name, (centre, sd) in starts.items():
+        means = np.array([[rows[:7].mean()], [rows[7:79].mean()], [centre]])
+        sds = np.array([420.0, 2200.0, sd])[:, None, None]
+        start = MixtureParameters(np.array([0.09, 0.87, 0.04]), means, sds)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)
+            found[name] = gb.fit_em(X, 3, init=start)
+    assert found["pair"].responsibilities.values.sum(axis=0)[2] < 6
+    assert found["pair"].why_singular == REASONS[3]
+    assert found["far"].responsibilities.values.sum(axis=0)[2] == pytest.approx(3, abs=0.01)
+    assert not found["far"].singular
+    with pytest.warns(DataWarning, match="on few rows, no closer together than chance"):
+        assert np.isfinite(found["pair"].bic)
+
+
+def test_a_component_no_wider_than_the_recording_is_singular():
+    """Two neighbouring values, one of them nine times of ten, in a column that has ties."""
+    rng = np.random.default_rng(1)
+    X = np.r_[np.round(rng.normal(0, 3, 200)), np.full(72, 20.0), np.full(4, 21.0)][:, None]
+    means, sds = np.array([[0.0], [20.05]]), np.array([3.0, 0.25])[:, None, None]
+    start = MixtureParameters(np.array([0.7, 0.3]), means, sds)
+    with pytest.warns(DataWarning) as caught:
+        fit = gb.fit_em(X, 2, init=start)
+    assert fit.why_singular == REASONS[2]
+    assert "no wider than the recording of the rows" in caught_here(caught)[1]
+    assert not gb.fit_em(X[:200], 1).singular
