@@ -209,30 +209,27 @@ def search(
         If no start has a finite likelihood.
     """
     X = table.values
-    units = Standardization.of(X, COVARIANCE_STRUCTURES[spec.covariance_type], row_weights)
+    structure = COVARIANCE_STRUCTURES[spec.covariance_type]
+    units = Standardization.of(X, structure, row_weights)
     forget_programs()
     with persistent_cache(), double_precision(), few_threads(X):
         rows = _blocks(X, units, row_weights, room)
         some = slice(None) if isinstance(init, MixtureParameters) else some_rows(len(X), seed)
         counts = None if row_weights is None else row_weights[some]
         few = rows if isinstance(some, slice) else _blocks(X[some], units, counts)
-        structure = COVARIANCE_STRUCTURES[spec.covariance_type]
         judge = Judge.of(units.apply(X[some]), structure, settings.reg_covar)
         settings = settings._replace(judge=judge)
         if isinstance(init, MixtureParameters):
             moments = _moments_at(units.apply_to_parameters(init), rows, settings)
             found = follow_all(moments, ["given"], rows, spec, settings)
         else:
-            found = find_optima(
-                units.apply(X[some]),
-                few,
-                spec,
-                settings,
-                init=init,
-                n_init=n_init,
-                seed=seed,
-                row_weights=counts,
-            )
+            how: dict[str, Any] = {
+                "init": init,
+                "n_init": n_init,
+                "seed": seed,
+                "row_weights": counts,
+            }
+            found = find_optima(units.apply(X[some]), few, spec, settings, **how)
         starts, n_starts = _table_of_starts(found, few, units, settings), found.n_starts
         if few is not rows:
             winner = jax.tree.map(lambda a: a[0], found.solutions.mixture)
