@@ -192,6 +192,12 @@ def _refuse_missing(values: np.ndarray, names: Sequence[str], name: str) -> None
     bad = ~np.isfinite(values)
     if not bad.any():
         return
+    empty = np.isnan(values).all(axis=0)
+    if empty.any():
+        raise ValueError(
+            f"{name} must have numbers in every column, but column {names[int(empty.argmax())]!r} "
+            "is empty; leave it out."
+        )
     row, column = (int(i) for i in np.argwhere(bad)[0])
     n_missing = int(np.isnan(values).sum())
     n_infinite = int(np.isinf(values).sum())

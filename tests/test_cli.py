@@ -20,6 +20,7 @@ from gmm_bayes.inference.result import netcdf as storage
 from gmm_bayes.jobs import execution, output
 from gmm_bayes.jobs.job_file.config import load_config
 from gmm_bayes.jobs.preparation import prepare
+from gmm_bayes.jobs.results import following
 
 CONFIGS = sorted(
     path
@@ -31,6 +32,8 @@ SHORT = ("--set", "sampler.num_warmup=150", "--set", "sampler.num_samples=50")
 FILES = {
     "posterior.nc",
     "responsibilities.csv",
+    "partition.csv",
+    "partition.png",
     "components.png",
     "density.png",
     "responsibilities.png",
@@ -121,6 +124,18 @@ def test_the_resolved_job_file_is_what_was_run(done):
     assert load_config(done[0] / "config.resolved.toml") == expected
 
 
+def test_the_resolved_job_file_names_the_directory_that_was_used(tmp_path):
+    config = load_config(QUICKSTART)
+    for out in (Path("elsewhere/run"), tmp_path / "elsewhere" / "run"):
+        Path("again.toml").write_text(prepare(config, out).resolved)
+        assert load_config("again.toml").output.directory == "elsewhere/run"
+    # One that a job file must not name is told all the same.
+    outside = tmp_path.parent / "outside"
+    Path("again.toml").write_text(prepare(config, outside).resolved)
+    assert load_config("again.toml") == config
+    assert f"# Results went to {outside}, by --out.\n" in Path("again.toml").read_text()
+
+
 def test_every_setting_reaches_the_fit(monkeypatch):
     calls = []
     monkeypatch.setattr(runner, "fit", lambda *args, **kwargs: calls.append((args, kwargs)))
@@ -202,6 +217,13 @@ def test_the_report_is_the_diagnosis(done, fitted):
     assert report.pop("problems") == list(diagnosis.problems) != []
     assert report.pop("advice") == list(diagnosis.advice)
     assert report.pop("mean_log_likelihood") == pytest.approx(diagnosis.log_likelihood)
+    found = gb.partition(fitted, seed=1)
+    assert report.pop("partition") == {
+        "n_clusters": 2,
+        "sizes": found.sizes.tolist(),
+        "expected_loss": found.expected_loss,
+        "unsure_rows": int((found.probability < 0.95).sum()),
+    }
     assert report.pop("e_bfmi") == pytest.approx(diagnosis.e_bfmi)
     for name in ("rhat", "ess_bulk", "ess_tail"):
         assert report.pop(name) == pytest.approx(getattr(diagnosis, name))
@@ -215,6 +237,8 @@ def test_the_report_is_the_diagnosis(done, fitted):
         "max_tree_depth_hits": diagnosis.n_max_tree_depth,
         "worse_chains": [],
         "labels_switched": False,
+        "alignment": None,
+        "anomalies": None,
         # Of chains that are not believed nothing is said.
         "prior_sensitivity": None,
         "prior_decides": None,
@@ -297,26 +321,100 @@ def test_an_existing_result_is_replaced_by_force_only(done, fitted, tmp_path, mo
     assert (directory / "mine.txt").read_text() == "mine"
 
 
-def test_switched_labels_are_said_and_left_out(fitted, monkeypatch):
-    fit = switched(fitted)
+# What depends on the numbers of the components.
+BY_COMPONENT = ["responsibilities.csv", "components.png", "responsibilities.png"]
+
+
+def run_with(fit, monkeypatch, *changes):
+    """A run whose draws are those of a fit: its directory, its report and its lines."""
     monkeypatch.setattr(execution, "_sample", lambda job: fit)
-    result = invoke("run", QUICKSTART)
+    sets = [a for change in changes for a in ("--set", change)]
+    result = invoke("run", QUICKSTART, "--force", *sets)
     assert result.exit_code == 0, result.output
     directory = Path("runs/quickstart")
-    assert gb.load(directory / "posterior.nc") == fit
     report = json.loads((directory / "report.json").read_text())
-    assert report["labels_switched"] is True
-    reason = (
-        "components changed places between draws or cannot be told apart, so that an average per "
-        "component means nothing; see align_labels"
-    )
-    names = ["responsibilities.csv", "components.png", "responsibilities.png"]
-    assert report["left_out"] == dict.fromkeys(names, reason)
     assert {path.name for path in directory.iterdir()} == set(report["files"])
-    assert set(report["files"]) == FILES - set(names)
-    assert f"left out: {', '.join(names)}: {reason}" in result.stdout.splitlines()
-    assert "No table of components: they changed places between draws" in result.stdout
-    assert "component  weight" not in result.stdout
+    return directory, report, result.stdout.splitlines()
+
+
+def test_components_that_changed_places_are_aligned(fitted, monkeypatch):
+    fit = switched(fitted)
+    directory, report, lines = run_with(fit, monkeypatch)
+    expected = gb.align_labels(fit)
+    assert gb.load(directory / "posterior.nc") == expected
+    assert report["alignment"] == expected.alignment
+    assert (report["alignment"]["method"], report["alignment"]["moved_between"]) == ("ecr", 4 / 6)
+    assert (report["labels_switched"], report["left_out"]) == (False, {})
+    assert set(report["files"]) == FILES
+    frame = pd.read_csv(directory / "responsibilities.csv", index_col="index")
+    np.testing.assert_allclose(frame.iloc[:, :2], gb.responsibilities(expected), rtol=1e-12)
+    assert "component  weight           column     mean             sd" in lines
+    assert (
+        "labels: aligned by ecr, 100.0% of draws unambiguous; had moved at 0.0% of steps and "
+        "between 67% of pairs of chains" in lines
+    )
+
+
+def test_who_asks_for_it_keeps_the_numbers_as_they_were_drawn(fitted, monkeypatch):
+    fit = switched(fitted)
+    directory, report, lines = run_with(fit, monkeypatch, "labels.align=none", "output.plots=false")
+    assert gb.load(directory / "posterior.nc") == fit
+    reason = (
+        "components changed places between draws, so that an average per component means nothing; "
+        'labels.align = "ecr" renumbers them'
+    )
+    assert report["left_out"] == {"responsibilities.csv": reason}
+    assert f"left out: responsibilities.csv: {reason}" in lines
+    assert (report["labels_switched"], report["alignment"]) == (True, None)
+    assert any(line.startswith("No table of components: they changed places") for line in lines)
+    assert "component  weight           column     mean             sd" not in lines
+
+
+def test_components_that_cannot_be_told_apart_leave_what_has_no_labels(fitted, monkeypatch):
+    posterior = fitted.posterior.copy(deep=True)
+    for variable in posterior.data_vars.values():
+        if "component" in variable.dims:
+            values, axis = variable.values, variable.dims.index("component")
+            values[:] = np.take(values, [0], axis)
+    posterior["weights"].values[:] = 0.5
+    # As wide as all rows, so that how much a row prefers one grows slowly with the shift.
+    posterior["scales"].values[:] = fitted.X.std("obs").values
+    posterior["means"].values[:] = fitted.X.mean("obs").values
+    shift = 0.3 * np.random.default_rng(0).standard_normal((4, 50))
+    posterior["means"].values[:, :, 0, 0] += shift
+    posterior["means"].values[:, :, 1, 0] -= shift
+    directory, report, lines = run_with(fitted.with_group("posterior", posterior), monkeypatch)
+    reason = (
+        "components 0 and 1 cannot be told apart, so that an average per component means nothing; "
+        "what does not depend on labels is written"
+    )
+    assert report["left_out"] == dict.fromkeys(BY_COMPONENT, reason)
+    assert report["alignment"]["indistinct"] == [[0, 1]]
+    assert set(report["files"]) == FILES - set(BY_COMPONENT)
+    kept = gb.load(directory / "posterior.nc")
+    frame = pd.read_csv(directory / "partition.csv", index_col="index")
+    found = gb.partition(kept, seed=1)
+    np.testing.assert_array_equal(frame["cluster"], found.labels)
+    np.testing.assert_allclose(frame["probability"], found.probability)
+    np.testing.assert_allclose(frame["log_predictive_density"], gb.log_predictive_density(kept))
+    assert any(line.startswith("partition: ") for line in lines)
+
+
+def test_rows_are_flagged_on_request(fitted, monkeypatch):
+    changes = ("anomalies.contamination=0.02", "output.partition=false")
+    directory, report, lines = run_with(fitted, monkeypatch, *changes)
+    expected = gb.flag_anomalies(fitted, contamination=0.02)
+    frame = pd.read_csv(directory / "anomalies.csv", index_col="index")
+    np.testing.assert_array_equal(frame["flag"], expected["flag"])
+    np.testing.assert_allclose(frame["score"], expected["score"])
+    assert report["anomalies"] == {
+        "flagged": int(expected["flag"].sum()),
+        "threshold": pytest.approx(expected.attrs["threshold"]),
+    }
+    assert report["partition"] is None
+    more = {"anomalies.csv", "anomalies.png"}
+    assert set(report["files"]) == FILES - {"partition.csv", "partition.png"} | more
+    assert f"anomalies: {expected['flag'].sum().item()} rows flagged" in "\n".join(lines)
 
 
 def test_more_than_two_columns_have_no_density(fitted, monkeypatch):
@@ -501,7 +599,7 @@ def test_a_full_disk_after_sampling_keeps_the_draws(fitted, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(execution, "_sample", lambda job: fitted)
-    monkeypatch.setattr(execution, "_write_responsibilities", fail)
+    monkeypatch.setattr(following, "write_rows", fail)
     assert refused(2, "run", QUICKSTART, "--out", "out", "--set", "runtime.checkpoint=false") == (
         "No space left on device"
     )

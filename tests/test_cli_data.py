@@ -43,6 +43,11 @@ GOOD = {
         ["data.columns=['a', 'b']"],
         "2 rows, 2 columns (a, b)",
     ),
+    "named rows": (
+        "b,id,a\n1,007,2\n2,n/a,3\n",
+        ["data.index=id"],
+        "2 rows, 2 columns (b, a)",
+    ),
     "tabs": ("a\tb\n1\t2\n2\t4\n", [r'data.delimiter="\t"'], "2 rows, 2 columns (a, b)"),
 }
 
@@ -57,6 +62,7 @@ def test_tables_that_are_right(job, what):
 
 CHOOSE = "choose the columns of numbers with data.columns"
 COMMAS = 'for decimal commas set data.decimal = "," and data.delimiter = ";"'
+DROP = "drop or impute them: rows are never dropped silently"
 DATA_FAULTS = {
     "empty": (b"", [], "{path} is empty"),
     "empty lines only": (b"\n\n", [], "{path} is empty"),
@@ -147,14 +153,52 @@ DATA_FAULTS = {
     "a missing cell": (
         "a,b\n1,2\n,3\n",
         [],
-        "{path} must be finite, got 1 missing of 4 values, the first in row 1, column 'a'. "
-        "Drop or impute them: rows are never dropped silently.",
+        "{path}: line 3, column 'a': expected a finite number, the first of 1 missing in 2 rows of "
+        "this column; " + DROP,
     ),
     "infinite": (
         "a,b\n1,2\n3,-inf\n",
         [],
-        "{path} must be finite, got 1 infinite of 4 values, the first in row 1, column 'b'. "
-        "Drop or impute them: rows are never dropped silently.",
+        "{path}: line 3, column 'b': expected a finite number, the first of 1 infinite in 2 rows "
+        "of this column; " + DROP,
+    ),
+    "a missing cell behind a quoted line break": (
+        'name,b\n"x\ny",2\nz,\n',
+        ["data.index=name"],
+        "{path}: line 4, column 'b': expected a finite number, the first of 1 missing in 2 rows of "
+        "this column; " + DROP,
+    ),
+    "an empty column": (
+        "a,b\n1,\n2,\n",
+        [],
+        "{path}: column 'b' is empty; leave it out with data.columns",
+    ),
+    "names of rows": (
+        "id,b\nx,1\ny,2\n",
+        [],
+        "{path}: line 2, column 'id': expected a number, got 'x'; if it names the rows, set "
+        'data.index = "id"; else ' + CHOOSE,
+    ),
+    "groups of rows": (
+        "group,b\nx,1\nx,2\n",
+        [],
+        "{path}: line 2, column 'group': expected a number, got 'x'; " + CHOOSE,
+    ),
+    "a name of two rows": (
+        "id,b\nx,1\ny,2\nx,3\n",
+        ["data.index=id"],
+        "{path}: line 4: column 'id' names the rows (data.index), but 'x' is already the name of "
+        "line 2",
+    ),
+    "a row without a name": (
+        "id,b\nx,1\n,2\n",
+        ["data.index=id"],
+        "{path}: line 3: column 'id' names the rows (data.index), but is empty here",
+    ),
+    "no such index": (
+        "id,b\nx,1\ny,2\n",
+        ["data.index=idd"],
+        "{path} has no column 'idd'; did you mean 'id'?",
     ),
     "a constant column": (
         "a,b\n1,2\n3,2\n",
@@ -241,6 +285,21 @@ def test_parquet_keeps_the_index(job, tmp_path, monkeypatch):
         f"reading {tmp_path / 't.parquet'} needs pyarrow; "
         "install it with pip install 'gmm-bayes[parquet]'"
     )
+
+
+def test_rows_have_the_names_that_the_file_gives_them(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("b,id,a\n1,007,2\n2,n/a,3\n")
+    frame = table_files.read_table(path, index="id")
+    assert (list(frame), list(frame.index), frame.index.name) == (["b", "a"], ["007", "n/a"], "id")
+    path.write_text("id,a\n12,2\n-3,3\n")
+    assert list(table_files.read_table(path, index="id").index) == [12, -3]
+    same = pd.DataFrame({"id": ["x", "y"], "a": [1.0, 2]})
+    same.to_parquet(tmp_path / "t.parquet")
+    named = table_files.read_table(tmp_path / "t.parquet", index="id")
+    pd.testing.assert_frame_equal(named, same.set_index("id"))
+    with pytest.raises(table_files.TableError, match=r'set data.index = "id"'):
+        table_files.read_table(tmp_path / "t.parquet")
 
 
 def test_numbers_are_read_to_the_last_digit(tmp_path):

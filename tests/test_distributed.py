@@ -35,6 +35,7 @@ device = "cpu"
 checkpoint_seconds = 0.2
 [output]
 plots = false
+partition = false
 """
 # Far longer than anything takes, and far shorter than for ever.
 PATIENCE = 1800

@@ -17,7 +17,7 @@ from gmm_bayes.errors import TableError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CsvTable"]
+__all__ = ["CsvTable", "name_the_rows", "names_rows"]
 
 _OTHER_DELIMITERS = {";": ";", "\t": "\\t", "|": "|", ",": ","}
 _DECIMAL_COMMAS = 'for decimal commas set data.decimal = "," and data.delimiter = ";"'
@@ -42,8 +42,8 @@ class CsvTable:
     def __init__(self, path: Path, delimiter: str, decimal: str, header: bool) -> None:
         self.path, self.delimiter, self.decimal, self.header = path, delimiter, decimal, header
 
-    def read(self, columns: Sequence[str] | None) -> "pd.DataFrame":
-        """Return columns of numbers, shape (n_obs, n_features); None takes all of them.
+    def read(self, columns: Sequence[str] | None, index: str | None = None) -> "pd.DataFrame":
+        """Return columns of numbers, shape (n_obs, n_features); None takes all but the index.
 
         Raises
         ------
@@ -53,7 +53,8 @@ class CsvTable:
         import pandas as pd
 
         self._check_rows()
-        wanted = self._wanted(columns)
+        self._all = columns is None
+        wanted = self._wanted(columns, index)
         frame = self._pandas(usecols=wanted, decimal=self.decimal, low_memory=False)
         numbers = {
             self.names[position]: (
@@ -63,7 +64,55 @@ class CsvTable:
             )
             for position in wanted
         }
-        return pd.DataFrame(numbers)
+        for name, column in numbers.items():
+            self._refuse_gaps(name, column)
+        frame = pd.DataFrame(numbers)
+        return frame if index is None else frame.set_axis(self._labels(index))
+
+    def _labels(self, name: str) -> "pd.Index":
+        """The column that names the rows: text as it stands there, or whole numbers."""
+        import pandas as pd
+
+        position = self.names.index(name)
+        cells = self._pandas(usecols=[position], dtype=str, keep_default_na=False)[position]
+        cells = cells.str.strip()
+        where = f"column {name!r} names the rows (data.index)"
+        for row in np.flatnonzero(cells == "").tolist():
+            raise self._error(self._line(row), f"{where}, but is empty here")
+        for row in np.flatnonzero(cells.duplicated()).tolist():
+            first = self._line(int((cells == cells[row]).to_numpy().argmax()))
+            raise self._error(
+                self._line(row), f"{where}, but {cells[row]!r} is already the name of line {first}"
+            )
+        if cells.str.fullmatch(r"0|-?[1-9]\d{0,17}").all():
+            return pd.Index(cells.astype(np.int64), name=name)
+        return pd.Index(cells.to_numpy(dtype=object), name=name)
+
+    def _refuse_gaps(self, name: str, column: "pd.Series") -> None:
+        """Name the line, as of other faults, and not the row."""
+        values = column.to_numpy(dtype=np.float64)
+        bad = ~np.isfinite(values)
+        if not bad.any():
+            return
+        missing = np.isnan(values)
+        if missing.all():
+            raise TableError(
+                f"{self.path}: column {name!r} is empty; leave it out with data.columns"
+            )
+        line = self._line(int(bad.argmax()))
+        n_missing, n_infinite = int(missing.sum()), int((bad & ~missing).sum())
+        counts = [
+            f"{n} {kind}" for n, kind in ((n_missing, "missing"), (n_infinite, "infinite")) if n
+        ]
+        raise TableError(
+            f"{self.path}: line {line}, column {name!r}: expected a finite number, the first of "
+            f"{' and '.join(counts)} in {len(values)} rows of this column; drop or impute them: "
+            "rows are never dropped silently"
+        )
+
+    def _line(self, row: int) -> int:
+        """Number of the first line (from 1) of a row (from 0)."""
+        return next(n for i, (n, _) in enumerate(self._records()) if i == row + self.header)
 
     @cached_property
     def text(self) -> str:
@@ -130,11 +179,13 @@ class CsvTable:
         if self.header and count == 1:
             raise TableError(f"{self.path} has a header but no rows")
 
-    def _wanted(self, columns: Sequence[str] | None) -> list[int]:
+    def _wanted(self, columns: Sequence[str] | None, index: str | None) -> list[int]:
         """Positions of the columns to be read."""
-        if columns is not None:
-            check_has_columns(columns, self.names, str(self.path))
-        wanted = self.names if columns is None else columns
+        asked = [*(columns or ()), *([] if index is None else [index])]
+        check_has_columns(asked, self.names, str(self.path))
+        if index is not None and self.names.count(index) > 1:
+            raise self._error(1, f"column name {index!r} more than once")
+        wanted = [name for name in self.names if name != index] if columns is None else columns
         for position, name in enumerate(wanted):
             if not name:
                 raise self._error(
@@ -168,13 +219,15 @@ class CsvTable:
         if not bad.any():
             return numbers.astype(np.float64)
         row = int(bad.argmax())
-        line = next(n for i, (n, _) in enumerate(self._records()) if i == row + self.header)
+        line = self._line(row)
         cell = str(cells.iloc[row]).strip()[:_LONGEST_SHOWN]
         hint = "choose the columns of numbers with data.columns"
         if re.fullmatch(r"[+-]?\d*,\d+", cell):
             hint = _DECIMAL_COMMAS
         elif self.decimal == "," and _is_number(cell):
             hint = 'set data.decimal = "."'
+        elif self._all and names_rows(cells):
+            hint = name_the_rows(self.names[position])
         raise TableError(
             f"{self.path}: line {line}, column {self.names[position]!r}: expected a number, "
             f"got {cell!r}; {hint}"
@@ -182,6 +235,23 @@ class CsvTable:
 
     def _error(self, line: int, message: str) -> TableError:
         return TableError(f"{self.path}: line {line}: {message}")
+
+
+def names_rows(cells: "pd.Series") -> bool:
+    """Whether a column looks like names of rows: all text, each another."""
+    if not cells.notna().all() or not cells.is_unique:
+        return False
+    if not all(isinstance(cell, str) for cell in cells):
+        return False
+    return not any(_is_number(c) or c.strip().lower() in ("", "true", "false") for c in cells)
+
+
+def name_the_rows(name: str) -> str:
+    """What to do with such a column."""
+    return (
+        f'if it names the rows, set data.index = "{name}"; else choose the columns of numbers with '
+        "data.columns"
+    )
 
 
 def _is_number(text: str) -> bool:

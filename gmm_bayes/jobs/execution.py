@@ -2,22 +2,18 @@
 
 import logging
 import time
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmm_bayes.errors import InferenceError, LabelSwitchingError
-from gmm_bayes.files.replace import replace_file, write_text
+from gmm_bayes.errors import InferenceError
+from gmm_bayes.files.replace import write_text
 from gmm_bayes.inference.sampling.checkpoint.files import holds_run
 from gmm_bayes.jobs import processes
 from gmm_bayes.jobs.journal import COMPLETE, journal
 from gmm_bayes.jobs.outcome import Outcome
 from gmm_bayes.jobs.output import (
     CONFIG_FILE,
-    PICTURES,
     POSTERIOR_FILE,
     REPORT_FILE,
-    RESPONSIBILITIES_FILE,
     claim,
     remove_stale,
 )
@@ -32,12 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["execute"]
 
 logger = logging.getLogger(__name__)
-
-# The exception speaks to a programmer.
-_SWITCHED = (
-    "components changed places between draws or cannot be told apart, so that an average per "
-    "component means nothing; see align_labels"
-)
 
 
 def execute(job: Job) -> Outcome | None:
@@ -88,14 +78,7 @@ def execute(job: Job) -> Outcome | None:
         remove_stale(job.directory)
         seconds = {"read": job.read_seconds, **fit.timings}
         outcome = Outcome(fit, diagnose(fit), seconds, [POSTERIOR_FILE])
-        if job.config.output.groups:
-            from gmm_bayes.posterior.groups import with_groups
-
-            outcome.fit = with_groups(fit, *job.config.output.groups, seed=job.config.runtime.seed)
-            outcome.fit.save(job.directory / POSTERIOR_FILE)
-        _write_responsibilities(job, outcome)
-        if job.config.output.plots:
-            _write_pictures(job, outcome)
+        _write_what_follows(job, outcome)
         _write_text(job, outcome, CONFIG_FILE, job.resolved)
         seconds["results"] = time.perf_counter() - begin
         _write_text(job, outcome, REPORT_FILE, report.to_json(job, outcome))
@@ -104,6 +87,31 @@ def execute(job: Job) -> Outcome | None:
         logger.info("\n%s", report.describe_outcome(job, outcome))
         say.phase(COMPLETE)
     return outcome
+
+
+def _write_what_follows(job: Job, outcome: Outcome) -> None:
+    """Write the fit that answers by component, if one does, and what is made of it."""
+    from gmm_bayes.inference.verdict.diagnosis import diagnose
+    from gmm_bayes.jobs.results import following
+
+    fit = following.aligned(job, outcome.fit, outcome.diagnosis)
+    if fit is not outcome.fit:
+        outcome.diagnosis = diagnose(fit)
+    output = job.config.output
+    if output.groups:
+        from gmm_bayes.posterior.groups import with_groups
+
+        fit = with_groups(fit, *output.groups, seed=job.config.runtime.seed)
+    if fit is not outcome.fit:
+        outcome.fit = fit
+        fit.save(job.directory / POSTERIOR_FILE)
+    following.write_rows(job, outcome)
+    if output.partition:
+        following.write_partition(job, outcome)
+    if job.config.anomalies.given:
+        following.write_anomalies(job, outcome)
+    if output.plots:
+        following.write_pictures(job, outcome)
 
 
 def _sample_or_give_up(job: Job) -> "GMMFit":
@@ -165,40 +173,3 @@ def _mesh(job: Job) -> Any:
 def _write_text(job: Job, outcome: Outcome, name: str, content: str) -> None:
     write_text(job.directory / name, content)
     outcome.files.append(name)
-
-
-def _write_responsibilities(job: Job, outcome: Outcome) -> None:
-    from gmm_bayes.jobs import report
-
-    def write(part: Path) -> None:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            frames = report.responsibilities_frames(outcome.fit, job.rows)
-            for number, frame in enumerate(frames):
-                frame.to_csv(file, header=number == 0)
-
-    try:
-        replace_file(job.directory / RESPONSIBILITIES_FILE, write)
-    except LabelSwitchingError:
-        outcome.left_out[RESPONSIBILITIES_FILE] = _SWITCHED
-        return
-    outcome.files.append(RESPONSIBILITIES_FILE)
-
-
-def _write_pictures(job: Job, outcome: Outcome) -> None:
-    from gmm_bayes import plots
-    from gmm_bayes.plots.axes import save_picture
-
-    for function, name in PICTURES.items():
-        if function == "plot_density" and len(job.feature_names) > 2:
-            outcome.left_out[name] = "a density is drawn over one or two columns"
-            continue
-        if function == "plot_diagnostics" and outcome.fit.sampler.judged_by != "chains":
-            outcome.left_out[name] = f"draws of {outcome.fit.sampler.kind} are not chains"
-            continue
-        try:
-            axes = getattr(plots, function)(outcome.fit)
-        except LabelSwitchingError:
-            outcome.left_out[name] = _SWITCHED
-            continue
-        replace_file(job.directory / name, partial(save_picture, axes))
-        outcome.files.append(name)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gmm_bayes.inference.result.gmm_fit import GMMFit
     from gmm_bayes.inference.verdict.diagnosis import Diagnosis
+    from gmm_bayes.posterior.partitions.partition import Partition
 
 __all__ = ["Outcome"]
 
@@ -24,6 +25,10 @@ class Outcome:
         Names of what was written.
     left_out : dict
         Reasons, by name, for what was not written.
+    partition : Partition or None
+        That closest to all draws, where the job makes one.
+    anomalies : dict or None
+        How many rows are `flagged`, and the `threshold` (nats) of their log density.
     """
 
     fit: "GMMFit"
@@ -31,3 +36,5 @@ class Outcome:
     seconds: dict[str, float]
     files: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    partition: "Partition | None" = None
+    anomalies: dict[str, float] | None = None

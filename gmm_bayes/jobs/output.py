@@ -11,8 +11,12 @@ from gmm_bayes.files.locks import LOCK_FILE, is_locked
 from gmm_bayes.jobs.journal import LOG_FILE, PROGRESS_FILE
 
 __all__ = [
+    "ANOMALIES_FILE",
+    "ANOMALIES_PICTURE",
     "CHECKPOINT",
     "CONFIG_FILE",
+    "PARTITION_FILE",
+    "PARTITION_PICTURE",
     "PICTURES",
     "POSTERIOR_FILE",
     "REPORT_FILE",
@@ -24,6 +28,8 @@ __all__ = [
 
 POSTERIOR_FILE = "posterior.nc"
 RESPONSIBILITIES_FILE = "responsibilities.csv"
+PARTITION_FILE, PARTITION_PICTURE = "partition.csv", "partition.png"
+ANOMALIES_FILE, ANOMALIES_PICTURE = "anomalies.csv", "anomalies.png"
 CONFIG_FILE = "config.resolved.toml"
 REPORT_FILE = "report.json"
 # By the function of `gmm_bayes.plots` that draws them.
@@ -100,5 +106,6 @@ def claim(directory: Path) -> AbstractContextManager[None]:
 
 def remove_stale(directory: Path) -> None:
     """Delete what an earlier run wrote beside its posterior."""
-    for name in (RESPONSIBILITIES_FILE, CONFIG_FILE, REPORT_FILE, *PICTURES.values()):
+    tables = (RESPONSIBILITIES_FILE, PARTITION_FILE, ANOMALIES_FILE, CONFIG_FILE, REPORT_FILE)
+    for name in (*tables, PARTITION_PICTURE, ANOMALIES_PICTURE, *PICTURES.values()):
         (directory / name).unlink(missing_ok=True)

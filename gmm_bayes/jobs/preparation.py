@@ -1,5 +1,6 @@
 """A job, and everything about it that can be checked before sampling."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,7 +107,8 @@ def prepare(
         If the results could not be written.
     """
     begin = time.perf_counter()
-    resolved = to_toml(config)
+    directory = out if out is not None else Path(config.output.directory)
+    resolved = to_toml(*_placed(config, directory))
     try:
         resolved.encode()
     except UnicodeEncodeError:
@@ -124,12 +126,23 @@ def prepare(
         from gmm_bayes.machine import devices
 
         devices.find_device(config.runtime.device)
-    directory = out if out is not None else Path(config.output.directory)
     if processes.first():
         check_directory(directory, force=force, needed=_bytes(config, n_obs, n_features))
     seconds = time.perf_counter() - begin
     names = table.feature_names
     return Job(config, resolved, rows, some, names, n_parameters, cautions, directory, seconds)
+
+
+def _placed(config: JobConfig, directory: Path) -> tuple[JobConfig, str]:
+    """The job with the directory that is used, and a remark where a job file cannot name it."""
+    if str(directory) == config.output.directory:
+        return config, ""
+    here = Path(os.path.relpath(directory.absolute()))
+    if ".." in here.parts or here.is_absolute() or not str(here).isprintable():
+        # A job file names directories below the current one only.
+        return config, f"Results went to {ascii(str(directory.absolute()))[1:-1]}, by --out."
+    output = config.output.model_copy(update={"directory": here.as_posix()})
+    return config.model_copy(update={"output": output}), ""
 
 
 def _check_model(config: JobConfig, n_obs: int, n_features: int) -> None:
@@ -183,6 +196,7 @@ def _read(config: JobConfig) -> Any:
         return read_table(
             data.path,
             columns=data.columns,
+            index=data.index,
             array=data.array,
             delimiter=data.delimiter,
             decimal=data.decimal,

@@ -6,16 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
-from gmm_bayes._row_files import RowFile
-from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, FEATURE, MEANS, OBS, SCALES, WEIGHTS
+from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, FEATURE, MEANS, SCALES, WEIGHTS
 from gmm_bayes.jobs.journal import LOG_FILE, PROGRESS_FILE
 from gmm_bayes.jobs.output import REPORT_FILE
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from gmm_bayes.inference.result.gmm_fit import GMMFit
     from gmm_bayes.inference.sampling.sampler import Sampler
     from gmm_bayes.inference.verdict.diagnosis import Diagnosis
@@ -27,11 +23,12 @@ __all__ = [
     "describe_job",
     "describe_outcome",
     "plain",
-    "responsibilities_frames",
     "to_json",
 ]
 
 _MOST_LINES = 60
+# A row that sits in its cluster with less probability is not sure.
+_SURE = 0.95
 
 
 def to_json(job: "Job", outcome: "Outcome") -> str:
@@ -64,11 +61,13 @@ def to_json(job: "Job", outcome: "Outcome") -> str:
         "mean_log_likelihood": d.log_likelihood.tolist(),
         "worse_chains": d.worse_chains,
         "labels_switched": d.switched,
+        "alignment": fit.alignment,
         "prior_sensitivity": d.prior_sensitivity,
         "prior_decides": d.prior_decides or None,
         **({"pareto_k": d.pareto_k} if fit.sampler.judged_by == "weights" else {}),
         "n_components": fit.n_components,
         "occupied_components": d.n_occupied,
+        **_of_rows(outcome),
         "data": {
             "source": job.source,
             "n_obs": fit.n_obs,
@@ -90,6 +89,21 @@ def to_json(job: "Job", outcome: "Outcome") -> str:
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def _of_rows(outcome: "Outcome") -> dict[str, Any]:
+    """What was found out of the rows, if it was asked."""
+    found = outcome.partition
+    partition = None
+    if found is not None:
+        sure = found.probability.values >= _SURE
+        partition = {
+            "n_clusters": found.n_clusters,
+            "sizes": found.sizes.tolist(),
+            "expected_loss": found.expected_loss,
+            "unsure_rows": int((~sure).sum()),
+        }
+    return {"partition": partition, "anomalies": outcome.anomalies}
+
+
 def plain(value: Any) -> Any:
     """Numbers of Python; JSON has none that are not finite."""
     if isinstance(value, dict):
@@ -99,44 +113,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def responsibilities_frames(fit: "GMMFit", rows: Any) -> Iterator["pd.DataFrame"]:
-    """Who belongs where, one row per row of the data; of a file, piece by piece.
-
-    Parameters
-    ----------
-    fit : GMMFit
-    rows : array, frame or RowFile
-        Of the fit.
-
-    Yields
-    ------
-    pandas.DataFrame, shape (some rows, n_components + 2)
-        Columns component_0, component_1, ..., label and log_predictive_density (nats); the index is
-        that of the data.
-
-    Raises
-    ------
-    LabelSwitchingError
-        If components changed places between draws.
-    """
-    import pandas as pd
-
-    from gmm_bayes.posterior.density import log_predictive_density
-    from gmm_bayes.posterior.responsibilities import responsibilities
-
-    names = [f"component_{k}" for k in range(fit.n_components)]
-    at = 0
-    for piece in rows.pieces() if isinstance(rows, RowFile) else (None,):
-        means = responsibilities(fit, piece)
-        assert isinstance(means, xr.DataArray)
-        index = pd.Index(means[OBS].values + at if at else means[OBS].values, name="index")
-        frame = pd.DataFrame(means.values, index=index, columns=names)
-        frame["label"] = means.values.argmax(axis=1)
-        frame["log_predictive_density"] = log_predictive_density(fit, piece).values
-        yield frame
-        at += len(frame)
 
 
 def describe_job(job: "Job") -> str:
@@ -179,6 +155,7 @@ def describe_outcome(job: "Job", outcome: "Outcome") -> str:
         component_table(outcome.fit, switched=outcome.diagnosis.switched),
         "",
         *_verdict(outcome.diagnosis, outcome.fit.n_components),
+        *_describe_rows(outcome),
         f"seconds: {seconds}",
         f"written to {job.directory}: {', '.join(outcome.files)}",
     ]
@@ -186,6 +163,27 @@ def describe_outcome(job: "Job", outcome: "Outcome") -> str:
         names = ", ".join(name for name, why in outcome.left_out.items() if why == reason)
         lines.append(f"left out: {names}: {reason}")
     return "\n".join(lines)
+
+
+def _describe_rows(outcome: "Outcome") -> Iterator[str]:
+    alignment, found = outcome.fit.alignment, _of_rows(outcome)
+    if alignment is not None:
+        yield (
+            f"labels: aligned by {alignment['method']}, {alignment['unambiguous']:.1%} of draws "
+            f"unambiguous; had moved at {alignment['moved_within']:.1%} of steps and between "
+            f"{alignment['moved_between']:.0%} of pairs of chains"
+        )
+    if (clusters := found["partition"]) is not None:
+        some = ", ".join(map(str, clusters["sizes"][:10])) + ", ..." * (clusters["n_clusters"] > 10)
+        yield (
+            f"partition: {_count(clusters['n_clusters'], 'cluster')} of {some} rows, "
+            f"{clusters['unsure_rows']} of them not sure (below {_SURE:.0%})"
+        )
+    if (anomalies := found["anomalies"]) is not None:
+        yield (
+            f"anomalies: {_count(int(anomalies['flagged']), 'row')} flagged; too low is a log "
+            f"density below {anomalies['threshold']:.4g}"
+        )
 
 
 def _verdict(diagnosis: "Diagnosis", n_components: int) -> Iterator[str]:

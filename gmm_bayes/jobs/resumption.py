@@ -85,7 +85,8 @@ def prepare_again(directory: Path) -> Job:
             f"there is no run to go on with in {directory}: it has no {CHECKPOINT}/{_JOB_FILE}"
         )
     job = prepare(load_config(job_file(directory)), directory, force=True)
-    return replace(job, resumes=True)
+    # As it was written, whatever the directory is called from here.
+    return replace(job, resolved=job_file(directory).read_text("utf-8"), resumes=True)
 
 
 def is_unfinished(directory: Path) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from gmm_bayes._row_files import check_has_columns, damaged, need_pyarrow
 from gmm_bayes._validation import nearest
 from gmm_bayes.errors import TableError
-from gmm_bayes.jobs.csv_table import CsvTable
+from gmm_bayes.jobs.csv_table import CsvTable, name_the_rows, names_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,7 @@ def read_table(
     path: str | Path,
     *,
     columns: Sequence[str] | None = None,
+    index: str | None = None,
     array: str | None = None,
     delimiter: str = ",",
     decimal: str = ".",
@@ -39,6 +40,8 @@ def read_table(
         A .csv, .npy, .npz or .parquet file.
     columns : sequence of str, optional
         Columns of a .csv or .parquet file to take, in this order.
+    index : str, optional
+        The column of a .csv or .parquet file that names the rows.
     array : str, optional
         Name of an array in an .npz file; may be left out if there is only one.
     delimiter, decimal : str
@@ -64,12 +67,15 @@ def read_table(
     _check_file(source)
     suffix = source.suffix.lower()
     if suffix == ".csv":
-        return CsvTable(source, delimiter, decimal, header).read(columns)
+        return CsvTable(source, delimiter, decimal, header).read(columns, index)
     if suffix == ".npy":
         return _read_npy(source)
     if suffix == ".npz":
         return _read_npz(source, array)
-    return select_columns(_read_parquet(source), columns, str(source))
+    frame = _named_rows(_read_parquet(source), index, str(source))
+    if columns is None:
+        _propose_index(frame, str(source))
+    return select_columns(frame, columns, str(source))
 
 
 def select_columns(
@@ -86,6 +92,30 @@ def select_columns(
         return frame
     check_has_columns(columns, [str(c) for c in frame.columns], source)
     return frame[list(columns)]
+
+
+def _named_rows(frame: "pd.DataFrame", index: str | None, source: str) -> "pd.DataFrame":
+    """The frame with one of its columns for row labels."""
+    if index is None:
+        return frame
+    check_has_columns([index], [str(c) for c in frame.columns], source)
+    names = frame[index]
+    for fault, bad in (("missing", names.isna()), ("not the only one", names.duplicated())):
+        if bad.any():
+            raise TableError(
+                f"{source}: column {index!r} names the rows (data.index), but in row "
+                f"{int(bad.to_numpy().argmax())} it is {fault}"
+            )
+    return frame.set_index(index)
+
+
+def _propose_index(frame: "pd.DataFrame", source: str) -> None:
+    for name, cells in frame.items():
+        if cells.dtype.kind not in "iufb" and len(cells) > 1 and names_rows(cells):
+            raise TableError(
+                f"{source}: column {str(name)!r} must hold real numbers, got text; "
+                f"{name_the_rows(str(name))}"
+            )
 
 
 def _check_file(path: Path) -> None:

@@ -23,7 +23,7 @@ from gmm_bayes.posterior.groups import _MAKERS
 
 MINIMAL = '[data]\ndataset = "old_faithful"\n[model]\nn_components = 2\n'
 CSV = '[data]\npath = "a.csv"\n[model]\nn_components = 2\n'
-SECTIONS = "data, model, priors, sampler, init, runtime, output"
+SECTIONS = "data, model, priors, sampler, init, labels, anomalies, runtime, output"
 
 
 @pytest.fixture
@@ -63,7 +63,12 @@ def test_defaults_are_those_of_the_package(write):
         defaults["device"],
         defaults["progress"],
     )
-    assert config.output.model_dump() == {"directory": "runs/job", "plots": True, "groups": []}
+    assert config.output.model_dump() == {
+        "directory": "runs/job",
+        "plots": True,
+        "partition": True,
+        "groups": [],
+    }
 
 
 def test_each_kind_of_sampler_has_its_own_keys(write, tmp_path):

@@ -46,6 +46,7 @@ seed = 3
 checkpoint_seconds = 1e-9
 [output]
 plots = false
+partition = false
 """
 RESULTS = {
     "posterior.nc",

@@ -116,12 +116,14 @@ def build(raw: dict[str, Any], source: Path) -> JobConfig:
     return config.model_copy(update={"data": data})
 
 
-def to_toml(config: JobConfig) -> str:
+def to_toml(config: JobConfig, remark: str = "") -> str:
     """Write a job file, with every setting, that `load_config` reads as the same job.
 
     Parameters
     ----------
     config : JobConfig
+    remark : str
+        One line more in the comment above.
 
     Returns
     -------
@@ -129,7 +131,8 @@ def to_toml(config: JobConfig) -> str:
     """
     # Without indents, a file that is read is hardly longer when it is written again.
     settings = tomli_w.dumps(config.model_dump(exclude_none=True), indent=0)
-    return f"# Every setting of a run; gmm-bayes run takes this file again.\n\n{settings}"
+    more = f"# {remark}\n" if remark else ""
+    return f"# Every setting of a run; gmm-bayes run takes this file again.\n{more}\n{settings}"
 
 
 def _read(path: Path) -> str:

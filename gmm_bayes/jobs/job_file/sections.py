@@ -23,7 +23,8 @@ from gmm_bayes._vocabulary import CovarianceType, InitMethod, Precision
 from gmm_bayes.datasets import LOADERS
 from gmm_bayes.inference.sampling.registry import by_option
 from gmm_bayes.inference.sampling.sampler import Sampler
-from gmm_bayes.jobs.job_file.fields import Character, Device, Inside, Numbers, Section, Text, shown
+from gmm_bayes.jobs.job_file.fields import Character, Device, Numbers, Section, Text, shown
+from gmm_bayes.jobs.job_file.results import AnomaliesSection, LabelsSection, OutputSection
 from gmm_bayes.model.priors import Priors
 
 __all__ = ["JobConfig", "SweepSection", "sampler_keys", "sampler_section"]
@@ -43,6 +44,9 @@ class DataSection(Section):
         A data set that comes with the package.
     columns : list of str, optional
         Columns to take, in this order. Default: all of them, which must then be numbers.
+    index : str, optional
+        A column of a .csv or .parquet file that names the rows: it is not fitted, and stands beside
+        each row in every table that is written.
     array : str, optional
         Name of the array in an .npz file with several of them.
     delimiter : str, default ","
@@ -59,6 +63,7 @@ class DataSection(Section):
     path: Text | None = None
     dataset: Literal["old_faithful", "crabs", "galaxies", "iris", "blobs"] | None = None
     columns: Annotated[list[str], Field(min_length=1)] | None = None
+    index: Text | None = None
     array: Text | None = None
     delimiter: Character = ","
     decimal: Literal[".", ","] = "."
@@ -73,13 +78,14 @@ class DataSection(Section):
             raise ValueError(f"must be distinct, got {twice[0]!r} more than once")
         return columns
 
-    @field_validator("columns", "array", "delimiter", "decimal", "header", "in_memory")
+    @field_validator("columns", "index", "array", "delimiter", "decimal", "header", "in_memory")
     @classmethod
     def _applies(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
         kinds = {
             "array": (".npz",),
             "columns": (".csv", ".parquet"),
+            "index": (".csv", ".parquet"),
             "in_memory": (".npy", ".parquet"),
         }.get(info.field_name, (".csv",))
         path = info.data.get("path")
@@ -97,6 +103,10 @@ class DataSection(Section):
                 f'must have either path = "file.csv" or dataset = "{next(iter(LOADERS))}", '
                 f"got {got}"
             )
+        if self.index is not None and self.index in (self.columns or ()):
+            raise ValueError(f"must have another index than its columns, got {self.index!r}")
+        if self.index is not None and not self.in_memory:
+            raise ValueError("must have no index with in_memory = false: rows are then counted")
         if self.delimiter == self.decimal:
             raise ValueError('must have another delimiter beside decimal = ",", such as ";"')
         return self
@@ -305,27 +315,6 @@ class RuntimeSection(Section):
     keep_checkpoint: bool = False
 
 
-class OutputSection(Section):
-    """`[output]`: what is written.
-
-    Parameters
-    ----------
-    directory : str, default "runs/<name of the job file>"
-        Relative to the current directory and inside it.
-    plots : bool, default true
-        Draw the pictures.
-    groups : list of str, default []
-        Groups to add to posterior.nc: "log_likelihood", "prior", "prior_predictive",
-        "posterior_predictive".
-    """
-
-    directory: Inside = "runs/job"
-    plots: bool = True
-    groups: list[Literal["log_likelihood", "prior", "prior_predictive", "posterior_predictive"]] = (
-        Field(default=[])
-    )
-
-
 class JobConfig(Section):
     """A whole job file: one field per section, documented with the section's class."""
 
@@ -336,6 +325,8 @@ class JobConfig(Section):
         default_factory=lambda: sampler_section(_DEFAULT)()
     )
     init: InitSection = InitSection()
+    labels: LabelsSection = LabelsSection()
+    anomalies: AnomaliesSection = AnomaliesSection()
     runtime: RuntimeSection = RuntimeSection()
     output: OutputSection = OutputSection()
 
