@@ -42,6 +42,7 @@ num_chains = 2
 n_init = 2
 [output]
 plots = false
+partition = false
 [sweep]
 model.n_components = [1, 2]
 runtime.seed = [1, 2]
@@ -198,6 +199,27 @@ def test_what_is_finished_is_skipped(done, file, sampled):
     assert sampled == []
     assert {p: p.stat().st_mtime_ns for p in done.glob("*/*")} == before
     assert (done / "sweep.csv").read_text() == table
+
+
+def test_a_new_axis_keeps_what_is_finished(done, file, sampled):
+    """Members are named by what is swept: those that are there get their new names."""
+    axis = ("--set", 'sweep.model.covariance_type=["full"]')
+    content = {n: (done / n / "posterior.nc").read_bytes() for n in NAMES}
+    dry = invoke("sweep", file, "--out", done, *axis, "--dry-run")
+    assert dry.stdout.count("(finished)") == 4
+    assert {p.name for p in done.iterdir() if p.is_dir()} == set(NAMES)
+    result = invoke("sweep", file, "--out", done, *axis)
+    assert result.exit_code == 0, result.output
+    assert sampled == []
+    for name, before in content.items():
+        (now,) = done.glob(f"*{name}*")
+        assert "covariance_type=full" in now.name
+        assert (now / "posterior.nc").read_bytes() == before
+    assert (pd.read_csv(done / "sweep.csv")["status"] == "finished").all()
+    # Without it, they have their old names.
+    assert invoke("sweep", file, "--out", done).exit_code == 0
+    assert sampled == []
+    assert {p.name for p in done.iterdir() if p.is_dir()} == set(NAMES)
 
 
 def cut_report(home):

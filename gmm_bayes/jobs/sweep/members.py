@@ -7,7 +7,7 @@ import math
 import threading
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmm_bayes.errors import CheckpointError, ConfigError, ConvergenceWarning, DataWarning
+from gmm_bayes.files.locks import is_locked
 from gmm_bayes.files.replace import write_text
 from gmm_bayes.jobs.job_file.config import load_config
 from gmm_bayes.jobs.job_file.sections import JobConfig
@@ -29,6 +30,8 @@ __all__ = [
     "SCORES_FILE",
     "differences",
     "fingerprint",
+    "finished_elsewhere",
+    "key_of",
     "one_line",
     "read_report",
     "read_scores",
@@ -86,6 +89,25 @@ def differences(path: Path, config: JobConfig) -> list[str]:
         for name in {**here, **there}
         if there.get(name) != here.get(name)
     ]
+
+
+def key_of(config: JobConfig) -> str:
+    """Equal for two jobs that give the same results from the same data."""
+    return json.dumps(_settings(config), sort_keys=True)
+
+
+def finished_elsewhere(directory: Path, names: Collection[str]) -> dict[str, list[Path]]:
+    """Finished jobs in a sweep's directory that have another name than its members, by `key_of`.
+
+    A list of values that is added to a sweep, or taken away, renames all its members.
+    """
+    found: dict[str, list[Path]] = {}
+    for home in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if home.name in names or home.is_symlink() or is_locked(home) or not read_report(home):
+            continue
+        with suppress(ConfigError):
+            found.setdefault(key_of(load_config(home / CONFIG_FILE)), []).append(home)
+    return found
 
 
 def run_member(task: Mapping[str, Any]) -> str | None:

@@ -18,6 +18,8 @@ from gmm_bayes.jobs.sweep.executors import check_options, open_executor, process
 from gmm_bayes.jobs.sweep.members import (
     differences,
     fingerprint,
+    finished_elsewhere,
+    key_of,
     one_line,
     read_report,
     read_scores,
@@ -114,6 +116,8 @@ class Plan:
     index : int or None
     tasks : dict
         What `run_member` is given, by name, for those that are not finished.
+    moves : dict
+        Where those are, by name, that were finished under another name.
     """
 
     sweep: Sweep
@@ -121,6 +125,7 @@ class Plan:
     members: tuple[Member, ...]
     index: int | None
     tasks: dict[str, dict[str, Any]]
+    moves: dict[str, Path]
 
     def __str__(self) -> str:
         """Return the members with their numbers, one to a line."""
@@ -165,12 +170,19 @@ def plan_sweep(
     directory = Path(sweep.directory if out is None else out).absolute()
     check_directory(directory, force=force or (directory / MEMBERS_FILE).is_file())
     cautions: dict[str, str] = {}
-    tasks = {}
+    tasks: dict[str, dict[str, Any]] = {}
+    moves: dict[str, Path] = {}
+    others = finished_elsewhere(directory, {member.name for member in sweep.members})
     for group in _with_equal_data(members):
         data = read_data(group[0].config)
         sha = fingerprint(data[1].values, data[1].feature_names)
         for member in group:
             home = directory / member.name
+            if not home.exists():
+                home = _under_another_name(member, others, sha, loo=sweep.options.loo) or home
+                if home.name != member.name:
+                    moves[member.name] = home
+                    continue
             if _is_done(member, home, sha, loo=sweep.options.loo, force=force):
                 continue
             job = prepare(member.config, home, force=True, data=data)
@@ -184,7 +196,7 @@ def plan_sweep(
     for caution, name in cautions.items():
         warn_data(f"{name}: {caution}")
     in_order = {m.name: tasks[m.name] for m in members if m.name in tasks}
-    return Plan(sweep, directory, members, index, in_order)
+    return Plan(sweep, directory, members, index, in_order, moves)
 
 
 def run_plan(plan: Plan, executor: Any = None, *, progress: bool | None = None) -> "pd.DataFrame":
@@ -206,6 +218,8 @@ def run_plan(plan: Plan, executor: Any = None, *, progress: bool | None = None) 
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write to {directory}: {error.strerror}") from None
+    for name, home in plan.moves.items():
+        home.rename(directory / name)
     write_members(directory, {m.name: m.settings for m in plan.sweep.members})
     errors: dict[str, str] = {}
     if plan.tasks:
@@ -236,6 +250,19 @@ def _with_equal_data(members: Sequence[Member]) -> list[list[Member]]:
     for member in members:
         groups.setdefault(member.config.data.model_dump_json(), []).append(member)
     return list(groups.values())
+
+
+def _under_another_name(
+    member: Member, others: dict[str, list[Path]], data: str, *, loo: bool
+) -> Path | None:
+    """The directory of a job with the settings and the data of a member, which takes it."""
+    there = others.get(key_of(member.config), [])
+    for home in there:
+        scores = read_scores(home) or {}
+        if scores.get("data_sha256") == data and ("elpd_loo" in scores or not loo):
+            there.remove(home)
+            return home
+    return None
 
 
 def _is_done(member: Member, directory: Path, data: str, *, loo: bool, force: bool) -> bool:
