@@ -276,8 +276,6 @@ def show(
         if is_unfinished(directory):
             say(describe_state(directory))
             return
-        from gmm_bayes.inference.verdict.measures import labels_switched
-        from gmm_bayes.jobs import report
         from gmm_bayes.jobs.sweep import table
 
         if (directory / table.MEMBERS_FILE).is_file():
@@ -286,7 +284,6 @@ def show(
             return
         fit = _load(directory)
         say(repr(fit))
-        say("\n" + report.component_table(fit, switched=labels_switched(fit)))
         files = sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
         say(f"\nfiles in {directory}: {', '.join(files)}")
 

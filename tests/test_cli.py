@@ -659,7 +659,8 @@ def test_check_is_content_with_chains_that_agree(fitted, tmp_path, monkeypatch):
 def test_show(done, fitted):
     result = invoke("show", done[0])
     assert result.exit_code == 0
-    assert result.stdout.startswith(f"{fitted!r}\n\ncomponent  weight")
+    assert result.stdout.startswith(f"{fitted!r}\n\nfiles in ")
+    assert result.stdout.count("component  weight") == 1
     assert result.stdout.splitlines()[-1] == f"files in {done[0]}: {', '.join(sorted(FILES))}"
 
 

@@ -334,6 +334,8 @@ def test_a_component_that_shrinks_onto_a_repeated_row_is_reported():
     assert str(warning.message).startswith("do not believe these chains yet: ")
     assert problem in str(warning.message)
     assert f"no: {fit.problems[0]}" in repr(fit)
+    assert fit.advice == found.advice
+    assert f"\n  advice: {found.advice[0]}\n" in repr(fit)
 
 
 def test_every_row_twice_is_fitted_without_a_collapse():

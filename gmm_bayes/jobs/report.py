@@ -2,12 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gmm_bayes._vocabulary import CHAIN, COMPONENT, DRAW, FEATURE, MEANS, SCALES, WEIGHTS
+from gmm_bayes.inference.result.components import component_text, why_no_table
 from gmm_bayes.jobs.journal import LOG_FILE, PROGRESS_FILE
 from gmm_bayes.jobs.output import REPORT_FILE
 
@@ -26,7 +26,6 @@ __all__ = [
     "to_json",
 ]
 
-_MOST_LINES = 60
 # A row that sits in its cluster with less probability is not sure.
 _SURE = 0.95
 
@@ -215,47 +214,5 @@ def component_table(fit: "GMMFit", *, switched: bool) -> str:
         Weights, means and standard deviations of the components, in the units of the data.
     """
     if switched:
-        why = (
-            "they changed places between draws, so that an average per component means nothing; "
-            "gmm_bayes.align_labels(fit) renumbers them."
-            if fit.alignment is None
-            else "some cannot be told apart, so that an average of these means nothing."
-        )
-        return f"No table of components: {why}"
-    posterior = fit.posterior
-    over, shape = (CHAIN, DRAW), posterior[MEANS].isel(chain=0, draw=0)
-    rows = [("component", "weight", "column", "mean", "sd")]
-    cells = {}
-    for name in (WEIGHTS, MEANS, SCALES):
-        mean, sd = (
-            getattr(posterior[name], measure)(over)
-            .broadcast_like(shape)
-            .transpose(COMPONENT, FEATURE)
-            .values
-            for measure in ("mean", "std")
-        )
-        cells[name] = (mean, sd)
-    for k in range(fit.n_components):
-        for d, feature in enumerate(fit.feature_names):
-            weight, mean, sd = (_number(m[k, d], s[k, d]) for m, s in cells.values())
-            first = (str(k), weight) if d == 0 else ("", "")
-            rows.append((*first, feature, mean, sd))
-    return "\n".join(_align(rows))
-
-
-def _number(mean: float, sd: float) -> str:
-    """Two digits of the uncertainty, and the mean to the same place."""
-    if sd > 1e-6 and abs(mean) < 1e7:
-        digits = max(0, 1 - math.floor(math.log10(sd)))
-        return f"{mean:.{digits}f} +/- {sd:.{digits}f}"
-    return f"{mean:.6g} +/- {sd:.2g}"
-
-
-def _align(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Columns of equal width; a very long table is cut."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows[:_MOST_LINES]:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
-    if len(rows) > _MOST_LINES:
-        yield f"... {len(rows) - _MOST_LINES} more lines; the whole posterior is in the file"
+        return f"No table of components: {why_no_table(fit.alignment)}."
+    return component_text(fit.posterior)

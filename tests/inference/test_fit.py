@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from compilations import count_compilations
 from numpyro.infer.util import potential_energy, unconstrain_fn
 
 import gmm_bayes as gb
 from gmm_bayes.inference import arviz_bridge
+from gmm_bayes.inference.result.components import component_frame, component_text
 from gmm_bayes.inference.sampling import nuts as samplers
 from gmm_bayes.inference.sampling.drivers import nuts as chains
 
@@ -215,10 +217,77 @@ def test_the_record_says_what_it_is(faithful_fit):
     assert "272 rows, 2 columns (eruptions, waiting)" in text
     assert "2 components, full covariances" in text
     assert "believe it?: yes" in text
-    assert "<table>" in faithful_fit._repr_html_()
+    lines = text.splitlines()
+    posterior = faithful_fit.posterior
+    weight, mean, sd = (
+        posterior[name].isel(component=1) for name in ("weights", "means", "scales")
+    )
+    told = [
+        f"{float(x.mean()):.{digits}f} +/- {float(x.std()):.{digits}f}"
+        for x, digits in ((weight, 3), (mean.isel(feature=0), 3), (sd.isel(feature=0), 3))
+    ]
+    assert f"1          {told[0]}  eruptions  {told[1]}  {told[2]}" in lines
+    shown = faithful_fit._repr_html_()
+    assert "<table>" in shown
+    assert all(f">{cell}</td>" in shown for cell in (*told, "eruptions", "waiting"))
+    assert not faithful_fit.advice
+    assert "advice" not in text
     assert set(faithful_fit.timings) == {"initialise", "compile", "sample"}
     assert faithful_fit.sampler == SHORT
     assert faithful_fit.versions["gmm_bayes"] == gb.__version__
+
+
+def test_the_summary_is_the_frame_of_the_components(faithful_fit):
+    frame = faithful_fit.summary()
+    assert list(frame) == ["weight", "weight_sd", "mean", "mean_sd", "sd", "sd_sd"]
+    assert list(frame.index.names) == ["component", "feature"]
+    over = ("chain", "draw")
+    for name, site in (("mean", "means"), ("sd", "scales")):
+        draws = faithful_fit.posterior[site]
+        np.testing.assert_allclose(frame[name].unstack("feature"), draws.mean(over))
+        np.testing.assert_allclose(frame[f"{name}_sd"].unstack("feature"), draws.std(over))
+    weights = faithful_fit.posterior["weights"]
+    np.testing.assert_allclose(frame["weight"].xs("waiting", level=1), weights.mean(over))
+    np.testing.assert_allclose(frame["weight_sd"].xs("eruptions", level=1), weights.std(over))
+
+
+def made_up_posterior(n_features, scale_dims=("component", "feature"), scale=1.0):
+    sizes = {"chain": 1, "draw": 4, "component": 2, "feature": n_features}
+    coords = {"component": [0, 1], "feature": [f"column{d}" for d in range(n_features)]}
+
+    def filled(*dims):
+        dims = ("chain", "draw", *dims)
+        return xr.DataArray(np.full([sizes[dim] for dim in dims], scale), dims=dims)
+
+    sites = {"means": filled("component", "feature"), "scales": filled(*scale_dims)}
+    return xr.Dataset({"weights": filled("component"), **sites}, coords)
+
+
+@pytest.mark.parametrize("dims", [("component",), ("feature",), ("component", "feature")])
+def test_every_structure_has_a_summary(dims):
+    """Scales of all components, or of all columns, are said of each."""
+    posterior = made_up_posterior(3, dims)
+    size = [posterior.sizes[dim] for dim in dims]
+    posterior["scales"] = (("chain", "draw", *dims), np.random.default_rng(0).random((1, 4, *size)))
+    wanted = posterior["scales"].mean(("chain", "draw")).broadcast_like(posterior["means"][0, 0])
+    found = component_frame(posterior)["sd"].unstack("feature")
+    np.testing.assert_allclose(found, wanted.transpose("component", "feature"))
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e300])
+def test_numbers_beyond_all_digits_are_printed(value):
+    posterior = made_up_posterior(2)
+    for site in ("means", "scales"):
+        posterior[site][0, 1] = value
+    lines = component_text(posterior).splitlines()
+    assert len(lines) == 5
+    assert max(map(len, lines)) < 100
+
+
+def test_a_long_table_is_cut():
+    lines = component_text(made_up_posterior(50)).splitlines()
+    assert len(lines) == 61
+    assert lines[-1] == "... 41 more lines; fit.summary() has all"
 
 
 def test_a_saved_fit_is_the_same_fit(faithful_fit, tmp_path):

@@ -223,8 +223,7 @@ class ManyFits:
         run = {"run": json.dumps(facts), "timings": json.dumps(seconds)}
         tree.attrs = {**self.attributes, **run}
         fit = GMMFit(tree)
-        record_verdict(fit)
-        return fit
+        return fit.with_advice(record_verdict(fit).advice)
 
     @property
     def _why_none(self) -> str:

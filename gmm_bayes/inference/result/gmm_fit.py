@@ -1,22 +1,20 @@
 """GMMFit: a small record around one labelled tree, and its file."""
 
-import html
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from gmm_bayes._vocabulary import (
-    CHAIN,
     COMPONENT,
     CONSTANT_DATA,
     CORRELATION_CHOLESKY,
     DATA,
-    DRAW,
     FEATURE,
     MEANS,
     NUMBERING,
@@ -31,23 +29,19 @@ from gmm_bayes._vocabulary import (
 )
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES, CovarianceStructure
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.errors import FileFormatError
+from gmm_bayes.errors import FileFormatError, LabelSwitchingError
 from gmm_bayes.inference import arviz_bridge
-from gmm_bayes.inference.result import netcdf
+from gmm_bayes.inference.result import netcdf, words
+from gmm_bayes.inference.result.components import component_frame, why_no_table
 from gmm_bayes.inference.result.tree import with_correlations
 from gmm_bayes.inference.sampling.registry import restore_sampler
 from gmm_bayes.inference.sampling.sampler import Sampler
 from gmm_bayes.model.priors import Priors
 
-__all__ = [
-    "GMMFit",
-    "check_fit",
-    "load",
-    "of_tree",
-    "prior_words",
-    "refuse_marginal",
-    "refuse_sample",
-]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["GMMFit", "check_fit", "load", "of_tree", "refuse_marginal", "refuse_sample"]
 
 # Results of the first versions have it among the problems, in these words.
 _SWITCHED = "changed places"
@@ -196,6 +190,19 @@ class GMMFit:
         return tuple(self._json("about_k")) if "about_k" in self.datatree.attrs else ()
 
     @property
+    def advice(self) -> tuple[str, ...]:
+        """What to do about `problems` and components that changed places, as found with them."""
+        if "advice" in self.datatree.attrs:
+            return tuple(self._json("advice"))
+        # Results of the first versions did not keep it.
+        return ("diagnose(fit) says what to do.",) * bool(self.problems or self.switched)
+
+    def with_advice(self, advice: Sequence[str]) -> "GMMFit":
+        """Keep in the record what its verdict advises; return itself."""
+        self.datatree.attrs["advice"] = json.dumps(list(advice))
+        return self
+
+    @property
     def alignment(self) -> dict[str, Any] | None:
         """How the components were aligned, as `align_labels` documents it; None if they were not.
 
@@ -224,6 +231,29 @@ class GMMFit:
             flat[SCALES], flat.get(CORRELATION_CHOLESKY), self.n_components, self.n_features
         )
         return MixtureParameters(flat[WEIGHTS], flat[MEANS], tril)
+
+    def summary(self) -> "pd.DataFrame":
+        """Weights, means and standard deviations of the components, with their uncertainty.
+
+        Returns
+        -------
+        pandas.DataFrame, shape (n_components * n_features, 6)
+            Indexed by component and feature: posterior means `weight`, `mean` and `sd`, the
+            component's standard deviation in that feature, and the posterior standard deviation of
+            each, `weight_sd`, `mean_sd` and `sd_sd`. In the units of the data. The text of
+            `print(fit)` is made of it.
+
+        Raises
+        ------
+        LabelSwitchingError
+            If components changed places between draws (`align_labels` first), or cannot be told
+            apart: then averages per component mean nothing.
+        """
+        if self.switched:
+            raise LabelSwitchingError(
+                f"summary has no table of components: {why_no_table(self.alignment)}"
+            )
+        return component_frame(self.posterior)
 
     def with_group(self, name: str, dataset: xr.Dataset) -> "GMMFit":
         """Return the same fit with one more group in its tree."""
@@ -264,38 +294,11 @@ class GMMFit:
     def _json(self, name: str) -> Any:
         return json.loads(self.datatree.attrs[name])
 
-    def _facts(self) -> dict[str, str]:
-        sizes = self.posterior.sizes
-        whole = "yes, but not component by component" if self.switched else "yes"
-        believe = "no: " + "; ".join(self.problems) if self.problems else whole
-        believe += prior_words(self.prior_decides)
-        labels = _labels(self.alignment, switched=self.switched)
-        return {
-            "data": f"{self.n_obs} rows, {_count(self.n_features, 'column')} "
-            f"({', '.join(self.feature_names[:6])}{', ...' * (self.n_features > 6)})",
-            "model": f"{_count(self.n_components, 'component')}, "
-            f"{self.covariance_type} covariances",
-            "draws": f"{_count(sizes[CHAIN], 'chain')} x {sizes[DRAW]} draws, {self.device}, "
-            f"{sum(self.timings.values()):.1f} s",
-            "believe it?": believe,
-            **({"how many?": "; ".join(self.about_k)} if self.about_k else {}),
-            **({"labels": labels} if labels else {}),
-            **({"stacked": _stacked(self.stacking)} if self.stacking else {}),
-        }
-
     def __repr__(self) -> str:
-        lines = [f"  {name}: {value}" for name, value in self._facts().items()]
-        return "\n".join(["GMMFit", *lines])
+        return words.as_text(self)
 
     def _repr_html_(self) -> str:
-        colour = "#b00020" if self.problems else "#00695c"
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left{f';color:{colour}' if '?' in name else ''}'>"
-            f"{html.escape(value)}</td></tr>"
-            for name, value in self._facts().items()
-        )
-        return f"<div><strong>GMMFit</strong><table>{rows}</table></div>"
+        return words.as_html(self)
 
 
 def load(path: str | os.PathLike[str]) -> GMMFit:
@@ -341,11 +344,6 @@ def check_fit(fit: Any) -> None:
         raise TypeError(f"fit must be a GMMFit, got {type(fit).__name__}; gmm_bayes.fit makes one")
 
 
-def prior_words(site: str) -> str:
-    """What is added to a verdict where the prior of a site outweighs the data by far."""
-    return f"; but the prior of {site} decides, and not the data" if site else ""
-
-
 def refuse_sample(fit: GMMFit, what: str) -> None:
     """Raise `<what> needs all rows` where a fit holds only a sample of them."""
     kept = fit.X.shape[0]
@@ -371,9 +369,9 @@ def _check_attributes(fit: GMMFit, source: Path) -> None:
             sound = {
                 "covariance_type": lambda: fit.covariance_type in COVARIANCE_STRUCTURES,
                 "n_components": lambda: fit.n_components == fit.posterior.sizes[COMPONENT],
-                "stacking": lambda: bool(_stacked(fit.stacking)),
+                "stacking": lambda: bool(words.stacking_words(fit.stacking)),
                 "alignment": lambda: (
-                    bool(_labels(fit.alignment, switched=False)) and NUMBERING in fit.sample_stats
+                    bool(words.alignment_words(fit.alignment)) and NUMBERING in fit.sample_stats
                 ),
             }.get(name, lambda: True)()
         except (KeyError, TypeError, ValueError):
@@ -383,30 +381,3 @@ def _check_attributes(fit: GMMFit, source: Path) -> None:
                 f"{source} is damaged: its attribute {name} is not what GMMFit.save wrote; "
                 "save the fit again"
             )
-
-
-def _labels(alignment: dict[str, Any] | None, *, switched: bool) -> str:
-    """What there is to say of the numbers of the components; nothing where they never moved."""
-    if alignment is None:
-        if not switched:
-            return ""
-        return "components changed places between draws; align_labels(fit) renumbers them"
-    indistinct = ", ".join(" and ".join(map(str, group)) for group in alignment["indistinct"])
-    return (
-        f"aligned by {alignment['method']}, {alignment['unambiguous']:.1%} of draws unambiguous; "
-        f"had moved at {alignment['moved_within']:.1%} of steps and between "
-        f"{alignment['moved_between']:.0%} of pairs of chains"
-        + f"; components {indistinct} cannot be told apart"
-        * bool(indistinct)
-    )
-
-
-def _stacked(stacking: dict[str, Any] | None) -> str:
-    if stacking is None:
-        return ""
-    weights = ", ".join(f"{weight:.2f}" for weight in stacking["weights"])
-    return f"draws were taken from the chains by weights {weights}, to predict; no posterior"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'s' * (number != 1)}"

@@ -42,7 +42,7 @@ _CONTENTS = {
 }
 ATTRIBUTES = {"n_components", "covariance_type", "sampler", "seed", "timings", "problems"}
 # What only some results have: those that were aligned or resampled, and those of later versions.
-OPTIONAL_ATTRIBUTES = {"about_k", "alignment", "prior_decides", "stacking", "switched"}
+OPTIONAL_ATTRIBUTES = {"about_k", "advice", "alignment", "prior_decides", "stacking", "switched"}
 
 
 def write(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmm_bayes._vocabulary import CHAIN, CONSTANT_DATA, DRAW, MEANS, TOTAL_LOG_LIKELIHOOD
-from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit, prior_words
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
+from gmm_bayes.inference.result.words import prior_words
 from gmm_bayes.inference.verdict import measures, power_scaling
 from gmm_bayes.inference.verdict.findings import (
     ALIGN,

@@ -189,7 +189,17 @@ def test_the_verdict_is_written_down():
     assert said.endswith("Renumber the components with align_labels(fit), and diagnose the result.")
     assert mixed.switched
     assert mixed.problems == ()
-    assert "believe it?: yes, but not component by component" in repr(mixed)
+    # What is looked at first: no averages that mean nothing, and what to do.
+    for shown in (repr(mixed), mixed._repr_html_()):
+        assert "yes, but not component by component" in shown
+        assert "Renumber the components with align_labels(fit), and diagnose" in shown
+        assert "No table of components: they changed places between draws" in shown
+        assert "+/-" not in shown
+    with pytest.raises(gb.errors.LabelSwitchingError, match=r"gmm_bayes.align_labels\(fit\) renu"):
+        mixed.summary()
+    aligned = gb.align_labels(mixed)
+    assert "advice" not in repr(aligned)
+    assert repr(aligned).count("+/-") == len(aligned.summary()) * 2 + 2
 
 
 def test_results_of_the_first_versions_say_it_among_their_problems(overlapping):
