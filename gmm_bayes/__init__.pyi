@@ -41,6 +41,7 @@ from .model.priors import Priors as Priors
 from .model.priors import default_priors as default_priors
 from .posterior.conditional import conditional as conditional
 from .posterior.conditional_mixture import ConditionalMixture as ConditionalMixture
+from .posterior.conditional_rows import ConditionalRows as ConditionalRows
 from .posterior.conformal import conformal_p_values as conformal_p_values
 from .posterior.density import log_likelihood as log_likelihood
 from .posterior.density import log_predictive_density as log_predictive_density

@@ -344,24 +344,27 @@ def _repeated_rows(table: Table, n_components: int) -> Iterator[str]:
 
 
 def check_columns(table: Table, feature_names: Sequence[str], *, name: str = "X") -> np.ndarray:
-    """Return the values of new rows after checking that their columns are those of the fit."""
+    """Return the values of new rows, their columns those of the fit and in its order."""
     expected, got = tuple(feature_names), table.feature_names
     if len(got) != len(expected):
         raise ValueError(
             f"{name} must have the {len(expected)} columns of the fit, {_listed(expected)}, "
             f"got {len(got)} columns{f', {_listed(got)}' * table.named}."
         )
-    # Made-up names say nothing, unless the new rows carry them in another order.
-    nameless = expected == tuple(f"x{d}" for d in range(len(expected)))
-    if table.named and got != expected and (not nameless or set(got) == set(expected)):
-        select = (
-            f"select {name}[{_listed(expected)}]"
-            if set(got) == set(expected)
-            else "rename or select them, or give an array without names"
+    if table.named and got != expected and set(got) == set(expected):
+        # At the caller of the public function that reads the rows.
+        warnings.warn(
+            f"{name} has the columns of the fit in another order, {_listed(got)}: they are taken "
+            f"by name, as {_listed(expected)}",
+            DataWarning,
+            stacklevel=4,
         )
+        return np.ascontiguousarray(table.values[:, [got.index(name) for name in expected]])
+    # Made-up names say nothing.
+    if table.named and got != expected and expected != tuple(f"x{d}" for d in range(len(got))):
         raise ValueError(
-            f"{name} must have the columns of the fit in their order, {_listed(expected)}, "
-            f"got {_listed(got)}; {select}."
+            f"{name} must have the columns of the fit, {_listed(expected)}, got {_listed(got)}; "
+            "rename or select them, or give an array without names."
         )
     return table.values
 
@@ -385,9 +388,9 @@ def column_spreads(X: np.ndarray) -> np.ndarray:
     return np.array([column.std() for column in X.T])
 
 
-def warn_data(message: str) -> None:
+def warn_data(message: str, stacklevel: int = 3) -> None:
     """Issue a DataWarning at the caller of the public function."""
-    warnings.warn(message, DataWarning, stacklevel=3)
+    warnings.warn(message, DataWarning, stacklevel=stacklevel)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,10 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 from gmm_bayes._validation import check_integer, check_probability
+from gmm_bayes.inference.em.result import EMFit
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.plots.axes import add_legend, check_axes, key, name_density, open_axes, rows_note
-from gmm_bayes.plots.density import DENSITY, density_curve, density_mesh, draw_band
-from gmm_bayes.plots.selection import PANEL, check_features, choose, extents, generator
+from gmm_bayes.plots.density import density_curve, density_mesh, density_name, draw_band
+from gmm_bayes.plots.selection import (
+    PANEL,
+    check_features,
+    choose,
+    drawable,
+    extents,
+    generator,
+    has_draws,
+)
 from gmm_bayes.plots.style import ANOMALY_STYLES, NORMAL, STRANGE, UNSURE
 from gmm_bayes.posterior.marginals import marginal
 from gmm_bayes.posterior.strangers import flag_anomalies
@@ -30,7 +39,7 @@ _BELOW = 0.145
 
 
 def plot_anomalies(
-    fit: GMMFit,
+    fit: GMMFit | EMFit,
     X: Any = None,
     *,
     contamination: float | None = None,
@@ -48,7 +57,7 @@ def plot_anomalies(
 
     Parameters
     ----------
-    fit : GMMFit
+    fit : GMMFit or EMFit
     X : array, pandas, polars or xarray object, shape (n_obs, n_features), optional
         New rows. None takes the training rows.
     contamination, threshold, min_responsibility, min_weight : float, optional
@@ -80,11 +89,13 @@ def plot_anomalies(
     LabelSwitchingError, TypeError, ValueError
         As of `flag_anomalies`, or if another option is wrong.
     """
+    fit = drawable(fit)
     names = check_features(fit, fit.feature_names[:PANEL] if features is None else features, PANEL)
     check_axes(ax)
     n_grid = check_integer(n_grid, "n_grid", 2)
     most = check_integer(max_rows, "max_rows", 1)
     interval = None if interval is None else check_probability(interval, "interval")
+    interval = interval if has_draws(fit) else None
     flags = flag_anomalies(
         fit,
         X,
@@ -111,6 +122,7 @@ def plot_anomalies(
         ax.set_ylim(*limits[1])
     if legend:
         inside = ((limits[:, 0] <= points) & (points <= limits[:, 1])).all(axis=1)
+        handles += _features_note(len(names), fit.n_features)
         handles += _outside_note(int((~inside).sum())) + rows_note(len(shown), len(kinds))
         add_legend(ax, handles, beside=own)
     return ax
@@ -154,7 +166,7 @@ def _draw_line(
     n_grid: int,
 ) -> list[Artist]:
     """Draw the density along one feature; return the legend entries."""
-    handles = draw_band(ax, density_curve(panel, interval, limits), interval)
+    handles = draw_band(ax, density_curve(panel, interval, limits), interval, density_name(panel))
     top = ax.get_ylim()[1]
     ax.set_ylim(-top * _BELOW / (1 - _BELOW), top)
     name_density(ax)
@@ -188,7 +200,9 @@ def _draw_plane(
         gid="density",
     )
     shade = _BACKGROUND(1.0)
-    handles: list[Artist] = [key(DENSITY, color=shade, marker="s", markersize=8, linestyle="")]
+    handles: list[Artist] = [
+        key(density_name(panel), color=shade, marker="s", markersize=8, linestyle="")
+    ]
     if level is None or not mesh.density.min() < level < mesh.density.max():
         return handles
     ax.contour(
@@ -237,6 +251,12 @@ def _draw_rows(ax: Axes, points: np.ndarray, kinds: np.ndarray, shown: np.ndarra
             )
         )
     return handles
+
+
+def _features_note(n_shown: int, n_features: int) -> list[Artist]:
+    """Said where a row may be flagged for what the picture does not show."""
+    words = f"flags use all {n_features} features, {n_shown} shown"
+    return [key(words, linestyle="")] * (n_shown < n_features)
 
 
 def _outside_note(n_outside: int) -> list[Artist]:

@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection
 
 from gmm_bayes._validation import check_integer, check_probability
 from gmm_bayes._vocabulary import CHAIN, DRAW
+from gmm_bayes.inference.em.result import EMFit
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.plots.axes import (
     add_legend,
@@ -27,8 +28,10 @@ from gmm_bayes.plots.selection import (
     PANEL,
     check_features,
     choose,
+    drawable,
     extents,
     generator,
+    has_draws,
 )
 from gmm_bayes.plots.style import DATA_COLOUR, UNSURE_COLOUR, component_style, row_colours
 from gmm_bayes.posterior.marginals import marginal
@@ -54,7 +57,7 @@ class _Picture(NamedTuple):
 
 
 def plot_components(
-    fit: GMMFit,
+    fit: GMMFit | EMFit,
     *,
     features: str | Sequence[str] | None = None,
     ax: Axes | None = None,
@@ -70,7 +73,8 @@ def plot_components(
 
     Parameters
     ----------
-    fit : GMMFit
+    fit : GMMFit or EMFit
+        Of the latter the one solution is drawn, without a fan.
     features : str or sequence of str, optional
         Names of the features to show. None takes all, or the first 5 if there are more.
     ax : matplotlib.axes.Axes, optional
@@ -109,6 +113,7 @@ def plot_components(
     so that they add up to the predictive density. Features left out are integrated out; colours
     always use all of them.
     """
+    fit = drawable(fit)
     names = check_features(
         fit, fit.feature_names[:_MOST_FEATURES] if features is None else features
     )
@@ -138,7 +143,8 @@ def _prepare(fit: GMMFit, probability: Any, n_draws: Any, max_rows: Any, seed: A
     most_rows = check_integer(max_rows, "max_rows", 1)
     rng = generator(seed)
     rows = choose(len(fit.X), most_rows, rng)
-    draws = choose(fit.posterior.sizes[CHAIN] * fit.posterior.sizes[DRAW], most_draws, rng)
+    total = fit.posterior.sizes[CHAIN] * fit.posterior.sizes[DRAW]
+    draws = choose(total if has_draws(fit) else 0, most_draws, rng)
     probabilities = np.asarray(responsibilities(fit, fit.X.values[rows]))
     return _Picture(
         fit, probability, draws, rows, probabilities.argmax(axis=1), row_colours(probabilities)
@@ -277,7 +283,8 @@ def _handles(picture: _Picture, n_features: int) -> list[Artist]:
     if n_features != PANEL:
         handles += curve_handles()
     if n_features > 1:
-        bold = f"bold: mean ellipse, {100 * picture.probability:g} % inside"
+        mean = "mean ellipse" if has_draws(picture.fit) else "ellipse"
+        bold = f"bold: {mean}, {100 * picture.probability:g} % inside"
         handles.append(key(bold, color=DATA_COLOUR, linewidth=2.2))
     if len(picture.draws):
         thin = f"thin: {len(picture.draws)} posterior draws"

@@ -10,26 +10,28 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 from gmm_bayes._validation import check_choice, check_integer, check_probability
+from gmm_bayes.inference.em.result import EMFit
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.plots.axes import add_legend, check_axes, key, name_density, open_axes, rows_note
 from gmm_bayes.plots.selection import (
     PANEL,
     check_features,
     choose,
+    drawable,
     extents,
     generator,
+    has_draws,
     line_grid,
 )
 from gmm_bayes.plots.style import COLOURS, DATA_COLOUR, DENSITY_MAP
 from gmm_bayes.posterior.density import log_predictive_density
 from gmm_bayes.posterior.marginals import marginal
 
-__all__ = ["DENSITY", "density_curve", "density_mesh", "draw_band", "plot_density"]
+__all__ = ["density_curve", "density_mesh", "density_name", "draw_band", "plot_density"]
 
 _HEATMAP, _CONTOUR, _SURFACE = _KINDS = ("heatmap", "contour", "surface")
 # Dark to middling: the bright end of the map of densities cannot be seen on white.
 _LINE_MAP = LinearSegmentedColormap.from_list("lines", ["#A6C8E8", "#0072B2", "#00263D"])
-DENSITY = "posterior predictive density"
 
 
 class Curve(NamedTuple):
@@ -50,7 +52,7 @@ class Mesh(NamedTuple):
 
 
 def plot_density(
-    fit: GMMFit,
+    fit: GMMFit | EMFit,
     *,
     kind: Literal["heatmap", "contour", "surface"] = "heatmap",
     features: str | Sequence[str] | None = None,
@@ -66,7 +68,8 @@ def plot_density(
 
     Parameters
     ----------
-    fit : GMMFit
+    fit : GMMFit or EMFit
+        Of the latter the density of the one solution is drawn, without a band.
     kind : {"heatmap", "contour", "surface"}
         How to draw two features; one feature is a curve.
     features : str or sequence of str, optional
@@ -104,11 +107,13 @@ def plot_density(
     contour line encloses the smallest region that holds its share, found on the grid (Hyndman
     1996, Computing and graphing highest density regions. The American Statistician 50).
     """
+    fit = drawable(fit)
     names = _check_names(fit, features)
     check_choice(kind, "kind", _KINDS)
     check_axes(ax, three_d=kind == _SURFACE and len(names) == 2)
     n_grid = check_integer(n_grid, "n_grid", 2)
     interval = None if interval is None else check_probability(interval, "interval")
+    interval = interval if has_draws(fit) else None
     shown = choose(len(fit.X), check_integer(max_rows, "max_rows", 1), generator(0))
     shares = _check_shares(inside)
     panel = marginal(fit, names)
@@ -130,7 +135,7 @@ def plot_density(
         _draw_surface(ax, mesh)
         return ax
     if kind == _HEATMAP:
-        _draw_heatmap(ax, mesh, colorbar=legend)
+        _draw_heatmap(ax, mesh, density_name(fit) if legend else None)
         handles = note
     else:
         handles = _draw_contours(ax, mesh, shares) + note
@@ -140,6 +145,11 @@ def plot_density(
     if rows:
         _draw_rows(ax, points, fit.n_obs, on_dark=kind == _HEATMAP)
     return ax
+
+
+def density_name(fit: GMMFit) -> str:
+    """What a density is called in a legend."""
+    return "posterior predictive density" if has_draws(fit) else "density, maximum likelihood"
 
 
 def density_curve(fit: GMMFit, interval: float | None, limits: np.ndarray | None = None) -> Curve:
@@ -200,7 +210,7 @@ def _draw_curve(
     ax: Axes, fit: GMMFit, curve: Curve, points: np.ndarray, *, interval: float | None
 ) -> list[Artist]:
     """Draw the density along one feature, its band, and a rug of the rows; return the legend."""
-    handles = draw_band(ax, curve, interval)
+    handles = draw_band(ax, curve, interval, density_name(fit))
     if len(points):
         marks = ax.plot(
             points[:, 0],
@@ -221,12 +231,10 @@ def _draw_curve(
     return handles
 
 
-def draw_band(ax: Axes, curve: Curve, interval: float | None) -> list[Artist]:
+def draw_band(ax: Axes, curve: Curve, interval: float | None, name: str) -> list[Artist]:
     """Draw a curve and the band about it; return the legend entries."""
     colour = COLOURS[0]
-    handles: list[Artist] = [
-        *ax.plot(curve.x, curve.mean, color=colour, linewidth=1.8, label=DENSITY)
-    ]
+    handles: list[Artist] = [*ax.plot(curve.x, curve.mean, color=colour, linewidth=1.8, label=name)]
     if curve.lower is not None and curve.upper is not None and interval is not None:
         label = f"{100 * interval:g} % of draws, point by point"
         handles.append(
@@ -237,13 +245,13 @@ def draw_band(ax: Axes, curve: Curve, interval: float | None) -> list[Artist]:
     return handles
 
 
-def _draw_heatmap(ax: Axes, mesh: Mesh, *, colorbar: bool) -> None:
+def _draw_heatmap(ax: Axes, mesh: Mesh, name: str | None) -> None:
     image = ax.pcolormesh(
         mesh.x, mesh.y, mesh.density, shading="nearest", cmap=DENSITY_MAP, vmin=0, rasterized=True
     )
     figure = ax.figure
-    if colorbar and figure is not None:
-        figure.colorbar(image, ax=ax, label=DENSITY)
+    if name is not None and figure is not None:
+        figure.colorbar(image, ax=ax, label=name)
 
 
 def _draw_contours(ax: Axes, mesh: Mesh, shares: Sequence[float]) -> list[Artist]:

@@ -143,6 +143,7 @@ def plot_partition(
     Larger, rimmed markers are rows that sit in their cluster with probability below 0.95; see
     `Partition.probability`. Colours number clusters from the largest, not components.
     """
+    check_fit(fit)
     names = check_features(fit, fit.feature_names[:PANEL] if features is None else features, PANEL)
     check_axes(ax)
     _check_partition(fit, partition)

@@ -8,9 +8,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from gmm_bayes._validation import check_integer
+from gmm_bayes.inference.em.result import EMFit
 from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.plots.axes import add_legend, check_axes, key, open_axes, rows_note
-from gmm_bayes.plots.selection import PANEL, check_features, choose, extents, generator
+from gmm_bayes.plots.selection import PANEL, check_features, choose, drawable, extents, generator
 from gmm_bayes.plots.style import component_style
 from gmm_bayes.posterior.marginals import marginal
 from gmm_bayes.posterior.responsibilities import responsibilities
@@ -24,7 +25,7 @@ _KEY = (0.0, 0.25, 0.5)
 
 
 def plot_responsibilities(
-    fit: GMMFit,
+    fit: GMMFit | EMFit,
     *,
     features: str | Sequence[str] | None = None,
     ax: Axes | None = None,
@@ -36,7 +37,7 @@ def plot_responsibilities(
 
     Parameters
     ----------
-    fit : GMMFit
+    fit : GMMFit or EMFit
     features : str or sequence of str, optional
         Names of one or two features to draw against. None takes the first two, or the only one.
     ax : matplotlib.axes.Axes, optional
@@ -67,6 +68,7 @@ def plot_responsibilities(
     The area of a marker grows linearly with 1 - max_k r_nk, the probability that the row came from
     another component; r are the posterior mean responsibilities, from all features of the fit.
     """
+    fit = drawable(fit)
     names = check_features(fit, fit.feature_names[:PANEL] if features is None else features, PANEL)
     check_axes(ax)
     most = check_integer(max_rows, "max_rows", 1)

@@ -1,29 +1,94 @@
 """What is drawn of a fit: which features, rows and draws, and over which range."""
 
+import json
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from gmm_bayes._validation import check_seed
+from gmm_bayes._vocabulary import (
+    CHAIN,
+    COMPONENT,
+    CORRELATION_CHOLESKY,
+    DATA,
+    DRAW,
+    FEATURE,
+    FEATURE2,
+    MEANS,
+    OBS,
+    OBSERVED_DATA,
+    POSTERIOR,
+    SAMPLE_STATS,
+    SCALES,
+    WEIGHTS,
+)
+from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.inference.result.gmm_fit import GMMFit
+from gmm_bayes.inference.em.result import EMFit
+from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
+from gmm_bayes.inference.result.tree import label_sites
 from gmm_bayes.posterior import marginals
 
 __all__ = [
     "PANEL",
     "check_features",
     "choose",
+    "drawable",
     "extents",
     "generator",
+    "has_draws",
     "line_grid",
 ]
 
 # Features that one panel of ellipses or of a surface shows.
 PANEL = 2
 
+# Of a tree that holds maximum likelihood in the place of a draw.
+_SOLUTION = "solution"
 _SDS = 3.0
 _CURVE_POINTS = 400
 _TYPICAL_DRAWS = 3
+
+
+def drawable(fit: Any) -> GMMFit:
+    """Return the fit; of an EMFit its one solution, in the place of a single draw.
+
+    Raises
+    ------
+    TypeError
+        If this is neither, with what to give instead.
+    """
+    if not isinstance(fit, EMFit):
+        check_fit(fit)
+        return fit
+    structure = COVARIANCE_STRUCTURES[fit.covariance_type]
+    scales, correlations = structure.sites(fit.parameters.covariances)
+    sites = {WEIGHTS: fit.weights, MEANS: fit.means, SCALES: scales}
+    if correlations is not None:
+        sites[CORRELATION_CHOLESKY] = correlations
+    names = np.array(fit.feature_names, dtype=object)
+    coords = {COMPONENT: np.arange(fit.n_components), FEATURE: names, FEATURE2: names}
+    one = {name: np.asarray(value)[None, None] for name, value in sites.items()}
+    rows = xr.Dataset(
+        {DATA: ((OBS, FEATURE), fit.table.values)}, {OBS: fit.table.index, FEATURE: names}
+    )
+    stats = xr.Dataset({"lp": ((CHAIN, DRAW), np.full((1, 1), fit.log_likelihood))})
+    posterior = label_sites(one, structure, coords)
+    groups = {POSTERIOR: posterior, SAMPLE_STATS: stats, OBSERVED_DATA: rows}
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = {
+        "n_components": fit.n_components,
+        "covariance_type": fit.covariance_type,
+        "problems": json.dumps([]),
+        _SOLUTION: 1,
+    }
+    return GMMFit(tree)
+
+
+def has_draws(fit: GMMFit) -> bool:
+    """Whether this is a posterior, and not the one solution of an EMFit."""
+    return _SOLUTION not in fit.datatree.attrs
 
 
 def check_features(fit: GMMFit, features: Any, most: int | None = None) -> tuple[str, ...]:

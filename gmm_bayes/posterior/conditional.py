@@ -1,38 +1,41 @@
 """What is not known of a row, given what is: the conditional mixture of every draw."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
 
-from gmm_bayes._validation import check_choice, check_finite, check_near, warn_data
+from gmm_bayes._validation import check_choice, check_data, check_finite, check_near
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
 from gmm_bayes.posterior.conditional_mixture import ConditionalMixture
+from gmm_bayes.posterior.conditional_rows import ConditionalRows, warn_of_few_draws
 from gmm_bayes.posterior.marginals import kept_triangle
 
 __all__ = ["conditional"]
 
-# Fewer draws that count than this give a rough answer.
-_FEW_DRAWS = 20
 
-
-def conditional(fit: GMMFit, given: Mapping[str, float]) -> ConditionalMixture:
-    """Predict the missing features of a row from those that are known.
+def conditional(
+    fit: GMMFit, given: Mapping[str, float] | Any
+) -> ConditionalMixture | ConditionalRows:
+    """Predict the missing features of a row, or of many, from those that are known.
 
     Parameters
     ----------
     fit : GMMFit
-    given : mapping from str to float
-        Values of one or more features, in the units of the data, but not of all.
+    given : mapping from str to float, or a frame of shape (n_obs, n_known)
+        Values of one or more features, in the units of the data, but not of all. The columns of a
+        pandas or polars frame, or of an xarray object, are features by name, in any order.
 
     Returns
     -------
+    ConditionalRows
+        Of a frame: the same for each of its rows, with means and intervals of all as tables.
     ConditionalMixture
-        Log density, mean, interval and random values of the remaining features. Its parameters have
-        shapes (S, K), (S, K, d) and (S, K, d, d).
+        Of a mapping: log density, mean, interval and random values of the remaining features. Its
+        parameters have shapes (S, K), (S, K, d) and (S, K, d, d).
 
     Raises
     ------
@@ -68,14 +71,46 @@ def conditional(fit: GMMFit, given: Mapping[str, float]) -> ConditionalMixture:
     array([81.])
     """
     check_fit(fit)
-    known = _check_given(fit, given)
-    names = fit.feature_names
+    if any(hasattr(given, named) for named in ("columns", "column_names", "coords")):
+        table = check_data(given, name="given", min_rows=1)
+        known = _check_names(fit, table.feature_names)
+        values = table.values[:, [table.feature_names.index(name) for name in known]]
+        at = _given(fit, known, values)
+        return ConditionalRows(known, _rest(fit, known), values, table.index, at)
+    one = _check_given(fit, given)
+    values = np.array(list(one.values()))
+    answer = _given(fit, tuple(one), values[None])(values)
+    warn_of_few_draws(answer)
+    return answer
+
+
+def _rest(fit: GMMFit, known: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in fit.feature_names if name not in known)
+
+
+def _given(
+    fit: GMMFit, known: tuple[str, ...], rows: np.ndarray
+) -> Callable[[np.ndarray], ConditionalMixture]:
+    """Return what makes the conditional mixture of a row, after checking all of them."""
+    first = [fit.feature_names.index(name) for name in known]
+    rest = [d for d in range(fit.n_features) if d not in first]
+    check_near(rows, fit.X.values[:, first], known, name="given")
+    draws = fit.parameters()
+    triangle = kept_triangle(draws.scale_tril[:, :, first + rest])
+    return lambda values: _mixture(fit, known, values, draws, triangle)
+
+
+def _mixture(
+    fit: GMMFit,
+    known: tuple[str, ...],
+    values: np.ndarray,
+    draws: MixtureParameters,
+    triangle: np.ndarray,
+) -> ConditionalMixture:
+    """The conditional of one row; the triangle has the known features first."""
+    names, n_known = fit.feature_names, len(known)
     first = [names.index(name) for name in known]
     rest = [d for d in range(len(names)) if d not in first]
-    values = np.array(list(known.values()))
-    check_near(values[None], fit.X.values[:, first], tuple(known), name="given")
-    draws, n_known = fit.parameters(), len(first)
-    triangle = kept_triangle(draws.scale_tril[:, :, first + rest])
     z = _forward(triangle[..., :n_known, :n_known], values - draws.means[..., first])
     log_joint = _log_joint(draws.weights, triangle, z)
     log_known = logsumexp(log_joint, axis=1)
@@ -86,20 +121,14 @@ def conditional(fit: GMMFit, given: Mapping[str, float]) -> ConditionalMixture:
     parameters = MixtureParameters(
         np.exp(log_weights), means, np.ascontiguousarray(triangle[..., n_known:, n_known:])
     )
-    answer = ConditionalMixture(
+    return ConditionalMixture(
         fit,
-        known,
+        dict(zip(known, map(float, values), strict=True)),
         tuple(names[d] for d in rest),
         parameters,
         log_weights,
         log_known - logsumexp(log_known),
     )
-    if answer.effective_draws < min(_FEW_DRAWS, len(log_known) / 2):
-        warn_data(
-            f"given is so unusual that {answer.effective_draws:.1f} of {len(log_known)} draws "
-            "carry the answer: it is rough"
-        )
-    return answer
 
 
 def _check_given(fit: GMMFit, given: Any) -> dict[str, float]:
@@ -107,9 +136,21 @@ def _check_given(fit: GMMFit, given: Any) -> dict[str, float]:
     if not isinstance(given, Mapping):
         example = f"{{{fit.feature_names[0]!r}: 1.5}}"
         raise TypeError(
-            f"given must be a mapping from features to values, as in given={example}, got "
-            f"{type(given).__name__}"
+            f"given must be a mapping from features to values, as in given={example}, or a frame "
+            f"of rows, got {type(given).__name__}"
         )
+    known = {}
+    for name in _check_names(fit, given):
+        value = check_finite(given[name], f"given[{name!r}]")
+        if value.shape != ():
+            raise ValueError(f"given[{name!r}] must be one number, got shape {value.shape}")
+        known[name] = float(value)
+    return known
+
+
+def _check_names(fit: GMMFit, given: Iterable[str]) -> tuple[str, ...]:
+    """Return names of some features, in the order of the fit."""
+    given = list(given)
     for name in given:
         check_choice(name, "given", fit.feature_names)
     if not given:
@@ -119,13 +160,7 @@ def _check_given(fit: GMMFit, given: Any) -> dict[str, float]:
             "given must leave at least one feature to predict, got all of "
             f"{list(fit.feature_names)}"
         )
-    known = {}
-    for name in (name for name in fit.feature_names if name in given):
-        value = check_finite(given[name], f"given[{name!r}]")
-        if value.shape != ():
-            raise ValueError(f"given[{name!r}] must be one number, got shape {value.shape}")
-        known[name] = float(value)
-    return known
+    return tuple(name for name in fit.feature_names if name in given)
 
 
 def _log_joint(weights: np.ndarray, triangle: np.ndarray, z: np.ndarray) -> np.ndarray:

@@ -83,11 +83,18 @@ def log_likelihood(fit: GMMFit, X: Any = None) -> xr.DataArray:
     -------
     xarray.DataArray
         Dims (chain, draw, obs), in nats. Its size is logged first, and warned about above 1 GiB.
+
+    Raises
+    ------
+    InsufficientMemoryError
+        If the array does not fit into the free memory, before it is made.
+    TypeError, ValueError
+        If `X` does not have the columns of the fit.
     """
     rows, index = rows_of(fit, X)
     sizes = fit.posterior.sizes
     shape = (sizes[CHAIN], sizes[DRAW], len(rows))
-    announce("log_likelihood", shape)
+    announce("log_likelihood", shape, instead="log_predictive_density(fit, X) holds no such array")
     values = map_rows(_each, fit, rows, axis=1, numbers_per_row=shape[0] * shape[1])
     coords = row_coords(fit, index, CHAIN, DRAW)
     return xr.DataArray(values.reshape(shape), coords, (CHAIN, DRAW, OBS), name="X")

@@ -91,6 +91,7 @@ def check_features(fit: GMMFit, features: Any) -> tuple[str, ...]:
     TypeError, ValueError
         If a name is not known or repeats, or there are none.
     """
+    check_fit(fit)
     names = (features,) if isinstance(features, str) else features
     if not isinstance(names, Sequence | np.ndarray):
         raise TypeError(f"features must be names of features, got {type(features).__name__}")

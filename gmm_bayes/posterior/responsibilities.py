@@ -129,7 +129,7 @@ def assign(fit: GMMFit, X: Any = None, *, reject: Reject | None = None) -> xr.Da
 def _every_draw(fit: GMMFit, rows: np.ndarray, coords: dict[str, Any]) -> xr.DataArray:
     sizes = fit.posterior.sizes
     shape = (sizes[CHAIN], sizes[DRAW], len(rows), fit.n_components)
-    announce("responsibilities with reduce=None", shape)
+    announce("responsibilities with reduce=None", shape, instead="take the mean, reduce='mean'")
     values = map_rows(_each, fit, rows, axis=1, numbers_per_row=shape[0] * shape[1] * shape[3])
     return xr.DataArray(
         values.reshape(shape),

@@ -16,10 +16,11 @@ import numpy as np
 from gmm_bayes._validation import check_columns, check_data, check_near
 from gmm_bayes._vocabulary import OBS
 from gmm_bayes.core.mixture import MixtureParameters
-from gmm_bayes.errors import LabelSwitchingError, LargeArrayWarning
+from gmm_bayes.errors import InsufficientMemoryError, LabelSwitchingError, LargeArrayWarning
 from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
 from gmm_bayes.inference.verdict.measures import labels_switched
 from gmm_bayes.machine import row_blocks
+from gmm_bayes.machine.memory import available_memory
 
 __all__ = [
     "announce",
@@ -124,13 +125,44 @@ def log_mean_over_draws(per_draw: PerDraw) -> PerDraw:
     return log_mean
 
 
-def announce(what: str, shape: tuple[int, ...], itemsize: int = 8) -> None:
-    """Say how large an explicitly requested array is before it is made."""
+def announce(
+    what: str, shape: tuple[int, ...], itemsize: int = 8, *, instead: str | None = None
+) -> None:
+    """Say how large an explicitly requested array is before it is made.
+
+    Parameters
+    ----------
+    what : str
+    shape : tuple of int
+    itemsize : int
+    instead : str, optional
+        A way that needs no such array.
+
+    Raises
+    ------
+    InsufficientMemoryError
+        If it cannot be held: the system would end the process without a word.
+    """
     size = itemsize * int(np.prod(shape, dtype=np.float64))
     message = f"{what} of shape {shape} takes {size / 2**20:,.0f} MiB"
+    room = available_memory(None)
+    # Blocks of rows are joined at the end: for a moment it is there twice.
+    if room is not None and 2 * size > room:
+        raise InsufficientMemoryError(
+            f"{message}, twice that while it is made, and {room / 2**20:,.0f} MiB are free: give "
+            f"fewer rows at a time, as X[:{_rows_that_fit(shape, size, room):,}]"
+            + f"; or {instead}"
+            * (instead is not None)
+        )
     logger.info(message)
     if size > _LARGE_ARRAY:
         warnings.warn(message, LargeArrayWarning, stacklevel=3)
+
+
+def _rows_that_fit(shape: tuple[int, ...], size: int, room: int) -> int:
+    """How many rows fill a quarter of the memory; rows are the third axis, or the first."""
+    n_rows = shape[2] if len(shape) > 2 else shape[0]
+    return max(1, int(n_rows * room / (4 * size)))
 
 
 def refuse_switched(fit: GMMFit, what: str) -> None:

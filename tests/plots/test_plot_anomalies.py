@@ -163,3 +163,10 @@ def test_bad_options(
     with pytest.raises(error, match=message):
         gb.plots.plot_anomalies(geyser_fit, **options)
     assert plt.get_fignums() == []
+
+
+def test_flags_of_more_features_than_are_shown_are_said(iris_fit: gb.GMMFit) -> None:
+    shown = gb.plots.plot_anomalies(iris_fit, contamination=0.05, n_grid=10)
+    assert "flags use all 4 features, 2 shown" in legend_texts(shown)
+    one = gb.plots.plot_anomalies(iris_fit, contamination=0.05, features="petal length (cm)")
+    assert "flags use all 4 features, 1 shown" in legend_texts(one)

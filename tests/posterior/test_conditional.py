@@ -1,8 +1,11 @@
 """Conditional mixtures: joint over marginal, draw by draw, and what is predicted from them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hostile import raises_exactly, small_fit, table, two_groups
+from made_up import far_apart
+from made_up import made_up_fit as three_columns
 from plots.drawn import made_up_fit
 from scipy.integrate import quad
 from scipy.special import logsumexp
@@ -203,7 +206,8 @@ BAD = {
     "a list": (
         ["x0"],
         TypeError,
-        "given must be a mapping from features to values, as in given={'x0': 1.5}, got list",
+        "given must be a mapping from features to values, as in given={'x0': 1.5}, or a frame of "
+        "rows, got list",
     ),
 }
 
@@ -233,3 +237,55 @@ def test_wrong_questions(ask, exception, message):
 def test_one_feature_leaves_nothing_to_predict():
     with pytest.raises(ValueError, match="must leave at least one feature to predict"):
         gb.conditional(gb.marginal(small_fit(), "x0"), {"x0": 1.0})
+
+
+def test_a_frame_of_rows_is_answered_row_by_row():
+    fit = small_fit()
+    X = two_groups(5, seed=8)
+    frame = pd.DataFrame({"x1": X[:, 1]}, index=list("abcde"))
+    rows = gb.conditional(fit, frame)
+    assert repr(rows) == "ConditionalRows of x0 given x1: 5 rows"
+    alone = [gb.conditional(fit, {"x1": value}) for value in X[:, 1]]
+    mean, found = rows.mean(), rows.interval(0.8)
+    assert mean.dims == found["lower"].dims == ("obs", "feature")
+    np.testing.assert_array_equal(mean["obs"], list("abcde"))
+    np.testing.assert_array_equal(mean["feature"], ["x0"])
+    np.testing.assert_array_equal(mean, [one.mean() for one in alone])
+    for side in ("lower", "upper"):
+        np.testing.assert_array_equal(found[side], [one.interval(0.8)[side] for one in alone])
+    np.testing.assert_array_equal(rows[3].log_weights, alone[3].log_weights)
+    assert len(list(rows)) == len(rows) == 5
+    drawn = rows.sample(400, seed=1)
+    assert drawn.dims == ("sample", "obs", "feature")
+    errors = drawn.std("sample") / 20
+    assert (abs(drawn.mean("sample") - mean) < 5 * errors).all()
+
+
+def test_columns_of_a_frame_are_features_in_any_order():
+    fit = three_columns(far_apart(2, 3), n_draws=200, noise=0.02)
+    frame = pd.DataFrame({"x2": [0.4, 0.1], "x0": [0.2, -0.3]})
+    found = gb.conditional(fit, frame).mean()
+    np.testing.assert_array_equal(found["feature"], ["x1"])
+    np.testing.assert_array_equal(found, gb.conditional(fit, frame[["x0", "x2"]]).mean())
+    one = gb.conditional(fit, {"x0": -0.3, "x2": 0.1}).mean()
+    np.testing.assert_array_equal(found[1], one)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"x0": [1.0], "x1": [2.0]}, "must leave at least one feature"),
+        ({"x7": [1.0]}, "given must be one of x0, x1"),
+        ({"x0": [1.0, None]}, "given must be finite"),
+    ],
+)
+def test_a_frame_that_cannot_be_answered(columns, message):
+    with pytest.raises(ValueError, match=message):
+        gb.conditional(small_fit(), pd.DataFrame(columns))
+
+
+def test_unusual_rows_of_a_frame_are_named_once():
+    rows = gb.conditional(small_fit(), pd.DataFrame({"x0": [0.0, 60.0]}, index=["near", "far"]))
+    with pytest.warns(gb.errors.DataWarning, match=r"in 1 of 2 rows \(far\)") as caught:
+        rows.mean()
+    assert len(caught) == 1

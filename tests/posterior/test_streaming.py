@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from hostile import small_fit
 
 import gmm_bayes as gb
 
@@ -45,3 +46,28 @@ def test_rows_far_but_not_too_far_are_answered(faithful_fit):
     far = np.array([[1e120, 1e120]])
     assert np.isfinite(gb.log_predictive_density(faithful_fit, far)).all()
     assert float(gb.responsibilities(faithful_fit, far).sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("ask", "instead"),
+    [
+        (gb.log_likelihood, "log_predictive_density(fit, X) holds no such array"),
+        (lambda fit, X: gb.responsibilities(fit, X, reduce=None), "take the mean, reduce='mean'"),
+    ],
+    ids=["log_likelihood", "responsibilities"],
+)
+def test_an_array_beyond_the_memory_is_refused_before_it_is_made(
+    faithful, monkeypatch, ask, instead
+):
+    fit = small_fit()
+    # 272 rows, 120 draws and 2 components are at least a quarter of a MiB.
+    monkeypatch.setattr("gmm_bayes.posterior.streaming.available_memory", lambda device: 2**18)
+    monkeypatch.setattr("gmm_bayes.machine.row_blocks.map_rows", None)
+    with pytest.raises(gb.errors.InsufficientMemoryError) as error:
+        ask(fit, faithful.to_numpy())
+    words = str(error.value)
+    assert " MiB are free: give fewer rows at a time, as X[:" in words
+    assert words.endswith(f"; or {instead}")
+    monkeypatch.undo()
+    rows = int(words.partition("X[:")[2].partition("]")[0])
+    assert ask(fit, faithful.to_numpy()[:rows]).nbytes * 4 <= 2**18

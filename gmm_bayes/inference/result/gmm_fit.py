@@ -339,9 +339,25 @@ def of_tree(tree: xr.DataTree, source: Path) -> GMMFit:
 
 
 def check_fit(fit: Any) -> None:
-    """Raise unless this is a fit."""
-    if not isinstance(fit, GMMFit):
-        raise TypeError(f"fit must be a GMMFit, got {type(fit).__name__}; gmm_bayes.fit makes one")
+    """Raise unless this has draws: say what takes its place of what came."""
+    if isinstance(fit, GMMFit):
+        return
+    kind = type(fit).__name__
+    instead = _INSTEAD.get(kind, "gmm_bayes.fit makes one")
+    raise TypeError(f"fit must be a GMMFit, got {kind}; {instead}")
+
+
+# By name: what they are is known above only.
+_INSTEAD = {
+    "EMFit": "maximum likelihood has one solution and no draws: gmm_bayes.fit(X, n_components) "
+    "samples the posterior; of the solution itself there are responsibilities, labels, "
+    "score_samples, and most pictures in gmm_bayes.plots",
+    "BayesianGMM": "give its attribute fit_, which engines other than 'em' leave with draws",
+    "ManyFits": "give one of them, fits[name]",
+    "str": "gmm_bayes.load reads a file",
+    **dict.fromkeys(("PosixPath", "WindowsPath"), "gmm_bayes.load reads a file"),
+    **dict.fromkeys(("InferenceData", "DataTree"), "give the GMMFit that it was made of"),
+}
 
 
 def refuse_sample(fit: GMMFit, what: str) -> None:

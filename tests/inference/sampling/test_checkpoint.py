@@ -591,7 +591,7 @@ def test_more_draws_are_those_of_one_long_run(tmp_path):
 
 def test_fits_that_cannot_be_extended():
     fit = small_fit()
-    with raises_exactly(TypeError, "fit must be a GMMFit, got str; gmm_bayes.fit makes one"):
+    with raises_exactly(TypeError, "fit must be a GMMFit, got str; gmm_bayes.load reads a file"):
         gb.extend("fit", 3)
     with pytest.raises(ValueError, match="num_samples must be at least 1"):
         gb.extend(fit, 0)
