@@ -590,3 +590,31 @@ def test_importing_changes_nothing_about_jax():
         check=True,
     )
     assert json.loads(done.stdout) == []
+
+
+UNKNOWN = {
+    "a misspelt one": ("sampelr", "did you mean 'sampler' or "),
+    "of the sampler": (
+        "num_samples",
+        "it is a setting of the sampler: sampler=gmm_bayes.NUTS(num_samples=...)",
+    ),
+    "near one of the sampler": ("n_samples", "sampler=gmm_bayes.NUTS(num_samples=...)"),
+    "of scikit-learn": ("random_state", "did you mean 'seed'?"),
+    "of nobody": ("xyzzy", "known: X, n_components, covariance_type, "),
+}
+
+
+@pytest.mark.parametrize(("name", "words"), table(UNKNOWN))
+def test_unknown_keywords_get_the_nearest_names(name, words, monkeypatch):
+    refuse_work(monkeypatch)
+    with pytest.raises(TypeError) as error:
+        gb.fit(two_groups(), 2, **{name: 1})
+    assert str(error.value).startswith(f"fit() got an unexpected keyword argument '{name}'; ")
+    assert words in str(error.value)
+
+
+def test_warnings_of_fit_are_at_its_caller():
+    with pytest.warns(gb.errors.GMMBayesWarning) as caught:
+        gb.fit(np.random.default_rng(0).normal(size=(4, 2)), 2, sampler=gb.Laplace(num_samples=20))
+    assert {gb.errors.DataWarning, gb.errors.ConvergenceWarning} <= {w.category for w in caught}
+    assert {w.filename for w in caught if issubclass(w.category, UserWarning)} == {__file__}

@@ -14,13 +14,16 @@ from gmm_bayes.checking.prediction import leave_one_out
 from gmm_bayes.inference.result import netcdf
 from gmm_bayes.inference.result.gmm_fit import GMMFit, check_fit
 from gmm_bayes.inference.verdict.diagnosis import THRESHOLDS
-from gmm_bayes.inference.verdict.measures import FEWEST_LOO_DRAWS
+from gmm_bayes.inference.verdict.measures import FEWEST_LOO_DRAWS, agreement_table
 
 __all__ = ["StackedChains", "stack_chains", "stacking_weights"]
 
 # Of a symmetric Dirichlet prior on the weights, as in the paper: chains that predict alike get
 # equal weights, not arbitrary ones.
 _CONCENTRATION = 1.001
+# R-hat below which chains are of one posterior: 100 draws of one mode may reach 1.03, and modes
+# that predict differently lie far above.
+_AGREE = 1.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,8 @@ class StackedChains:
         The same of the mixture of chains with these weights, and with equal ones.
     pareto_k_high : ndarray, shape (num_chains,)
         Share of rows whose leave-one-out density under a chain cannot be relied on (k above 0.7).
+    rhat : float
+        The largest R-hat of quantities that do not depend on labels.
     """
 
     fit: GMMFit
@@ -47,6 +52,15 @@ class StackedChains:
     elpd_stacked: float
     elpd_equal: float
     pareto_k_high: np.ndarray
+    rhat: float
+
+    @property
+    def agree(self) -> bool:
+        """Whether the chains are of one posterior: then weights are equal, for they mean nothing.
+
+        The best weights of chains that differ by chance alone are any.
+        """
+        return self.rhat < _AGREE
 
     def resample(self, seed: int = 0) -> GMMFit:
         """Draw a fit of the same size, from the chains by their weights.
@@ -82,7 +96,11 @@ class StackedChains:
             for c, (weight, elpd, high) in enumerate(chains)
         ]
         total = f"  elpd stacked {self.elpd_stacked:.1f}, with equal weights {self.elpd_equal:.1f}"
-        return "\n".join(["StackedChains", *lines, total])
+        agree = (
+            f"  the chains agree (R-hat {self.rhat:.3f}): weights are equal, and there is nothing "
+            "to stack; use the fit itself"
+        )
+        return "\n".join(["StackedChains", *lines, total, *[agree] * self.agree])
 
 
 def stack_chains(fit: GMMFit) -> StackedChains:
@@ -101,7 +119,8 @@ def stack_chains(fit: GMMFit) -> StackedChains:
     Returns
     -------
     StackedChains
-        `weights`, shape (num_chains,), and `resample(seed)`, a GMMFit drawn by them.
+        `weights`, shape (num_chains,), and `resample(seed)`, a GMMFit drawn by them. Where chains
+        agree, `agree` is True and the weights are equal.
 
     Raises
     ------
@@ -127,7 +146,11 @@ def stack_chains(fit: GMMFit) -> StackedChains:
         for c in range(fit.posterior.sizes[CHAIN])
     ]
     densities = np.array([one.loo for one in found])
-    weights = stacking_weights(densities)
+    table = agreement_table(fit)
+    rhat = float(table["rhat"][table["label_free"].astype(bool)].max())
+    one_posterior = rhat < _AGREE
+    n_chains = len(densities)
+    weights = np.full(n_chains, 1 / n_chains) if one_posterior else stacking_weights(densities)
     equal = logsumexp(densities, axis=0) - np.log(len(densities))
     return StackedChains(
         fit,
@@ -136,6 +159,7 @@ def stack_chains(fit: GMMFit) -> StackedChains:
         float(logsumexp(densities, axis=0, b=weights[:, None]).sum()),
         float(equal.sum()),
         np.array([(one.pareto_k > THRESHOLDS["pareto_k"]).mean() for one in found]),
+        rhat,
     )
 
 

@@ -1,17 +1,20 @@
 """The arguments of a fit, checked: what a run that goes on must have in common with its start."""
 
 import dataclasses
+import difflib
 import hashlib
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NotRequired
+from functools import wraps
+from typing import Any, NotRequired, ParamSpec, TypeVar
 
 import numpy as np
 from typing_extensions import TypedDict
 
 from gmm_bayes._row_files import RowFile
-from gmm_bayes._validation import Table, check_choice, check_n_components, check_seed
+from gmm_bayes._validation import Table, check_choice, check_n_components, check_seed, nearest
 from gmm_bayes._vocabulary import CovarianceType, InitMethod, Precision
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
@@ -19,6 +22,7 @@ from gmm_bayes.inference.potential import ModelSpec
 from gmm_bayes.inference.rows.standardization import Standardization
 from gmm_bayes.inference.rows.survey import Survey
 from gmm_bayes.inference.sampling.registry import (
+    by_option,
     check_sampler,
     restore_sampler,
     stored_sampler,
@@ -31,12 +35,50 @@ __all__ = [
     "check_model",
     "data_hash",
     "from_stored",
+    "known_keywords",
     "plain",
     "stored_rows",
     "to_stored",
 ]
 
 Arrays = dict[str, np.ndarray]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+# What others call it.
+_ALSO_CALLED = {"random_state": "seed", "K": "n_components", "k": "n_components"}
+
+
+def known_keywords(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Refuse a keyword that a function does not have with the nearest that it, or a sampler, has.
+
+    It adds a call between a function and its caller, for the stack level of warnings.
+    """
+    own = tuple(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        for name in kwargs.keys() - set(own):
+            called = f"{function.__name__}() got an unexpected keyword argument {name!r}"
+            raise TypeError(f"{called}; {_hint(name, own)}")
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _hint(name: str, own: tuple[str, ...]) -> str:
+    if name in _ALSO_CALLED:
+        return f"did you mean {_ALSO_CALLED[name]!r}?"
+    settings = {
+        field.name: f"sampler=gmm_bayes.{kind.__name__}({field.name}=...)"
+        for kind in reversed(by_option().values())
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+    }
+    if name in settings:
+        return f"it is a setting of the sampler: {settings[name]}"
+    close = difflib.get_close_matches(name, (*own, *settings), n=3, cutoff=0.5)
+    if not close:
+        return nearest(name, own)
+    return "did you mean " + " or ".join(settings.get(one, repr(one)) for one in close) + "?"
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,13 @@ from gmm_bayes._vocabulary import PRECISIONS, CovarianceType, InitMethod, Precis
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import ConvergenceWarning, LabelSwitchingWarning
-from gmm_bayes.inference.arguments import Arguments, check_model, data_hash, to_stored
+from gmm_bayes.inference.arguments import (
+    Arguments,
+    check_model,
+    data_hash,
+    known_keywords,
+    to_stored,
+)
 from gmm_bayes.inference.em.starts import check_init, check_n_init, check_start
 from gmm_bayes.inference.potential import space
 from gmm_bayes.inference.rescue import rescued, save_unjudged
@@ -56,6 +62,7 @@ logger = logging.getLogger(__name__)
 _FEW_WARMUP = 100
 
 
+@known_keywords
 def fit(
     X: Any,
     n_components: int,
@@ -199,10 +206,10 @@ def fit(
         priors = (priors or Priors()).with_centers(table, spec.n_components)
         prior = priors.arrays(spec.n_components, table.values.shape[1])
         for caution in cautions:
-            warn_data(caution)
+            warn_data(caution, stacklevel=4)
         recorder = _recorder(folder, checkpoint_seconds, arguments, priors, where)
         fitted = run(arguments, prior, recorder, where, plan, progress, begin)
-    return judge(fitted)
+    return judge(fitted, stacklevel=4)
 
 
 def _check_checkpoint(checkpoint: Any, seconds: Any, sampler: Sampler) -> Path | None:
@@ -271,7 +278,7 @@ def _check_size(arguments: Arguments) -> list[str]:
     return cautions
 
 
-def judge(fitted: GMMFit) -> GMMFit:
+def judge(fitted: GMMFit, stacklevel: int = 3) -> GMMFit:
     """Write the verdict into the record and warn the caller's caller if it is not a good one."""
     with rescued("the verdict", ".nc", partial(save_unjudged, fitted)):
         diagnosis = record_verdict(fitted)
@@ -283,7 +290,7 @@ def judge(fitted: GMMFit) -> GMMFit:
             + ". "
             + " ".join(diagnosis.advice),
             ConvergenceWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     elif diagnosis.switched:
         warnings.warn(
@@ -292,6 +299,6 @@ def judge(fitted: GMMFit) -> GMMFit:
                 for s in (diagnosis.notes[0], *diagnosis.advice)
             ),
             LabelSwitchingWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     return fitted

@@ -42,6 +42,13 @@ def test_equal_chains_predict_alike(good):
     stacked = gb.stack_chains(good)
     assert stacked.elpd_chains[0] == pytest.approx(stacked.elpd_chains[1], abs=1)
     assert stacked.elpd_stacked == pytest.approx(stacked.elpd_equal, abs=0.5)
+    # By chance one of them predicts a little better: that is no reason to take it alone.
+    assert stacked.agree
+    np.testing.assert_array_equal(stacked.weights, 0.5)
+    assert "the chains agree (R-hat " in repr(stacked)
+    bad = gb.stack_chains(with_a_bad_chain(good))
+    assert not bad.agree
+    assert "agree" not in repr(bad)
     twice = gb.GMMFit(good.datatree.isel(chain=[0, 0]))
     np.testing.assert_allclose(gb.stack_chains(twice).weights, 0.5, atol=1e-3)
 

@@ -156,6 +156,10 @@ def partition(
     2,000; the best is carried over to all rows and improved there. The ball is that of [2]_; its
     bounds are label draws, one each where there are ties.
 
+    Clusters are those of components: two components are kept apart as long as most rows are sure of
+    theirs, about to the overlap at which `merge_components` merges them by default. A cluster that
+    several components fit together is for `merge_components` to find, with a smaller cutoff.
+
     Only the rows that a cluster shares with the groups of each draw are counted, clusters x
     components x label draws numbers: there is no matrix of rows by rows.
 

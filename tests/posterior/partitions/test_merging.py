@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from made_up import made_up_fit
 from scipy.stats import norm
 from sklearn.metrics import adjusted_rand_score
 
@@ -93,7 +94,7 @@ def test_components_without_rows_are_left_alone():
 
 def test_a_cluster_fitted_by_two_is_one(skewed_fit):
     truth = skewed_data()[1]
-    found = gb.merge_components(skewed_fit, num_draws=100)
+    found = gb.merge_components(skewed_fit, cutoff=0.025, num_draws=100)
     assert found.n_clusters == 2
     assert sorted(len(group) for group in found.groups) == [1, 2]
     pair = max(found.groups, key=len)
@@ -129,6 +130,15 @@ def test_a_larger_cutoff_merges_less(skewed_fit):
         for cutoff in (1e-12, 0.025, 0.9)
     ]
     assert sizes[0] <= sizes[1] <= sizes[2] == 3
+
+
+@pytest.mark.parametrize(("apart", "n_clusters"), [(1.6, 1), (2.1, 1), (2.8, 2), (3.3, 2)])
+def test_defaults_agree_with_the_partition(apart, n_clusters):
+    """At 2.8 to 3.9 a cutoff of 0.025 made one cluster of two components that partition keeps."""
+    fit = made_up_fit([[0.0], [apart]], n_obs=600, n_draws=40, noise=0.01)
+    assert gb.merge_components(fit).n_clusters == n_clusters
+    found = gb.partition(fit, num_label_draws=40, num_starts=4, max_clusters=3)
+    assert found.n_clusters == n_clusters
 
 
 def test_chains_of_merges_are_followed():
