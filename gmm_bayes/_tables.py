@@ -17,7 +17,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Table", "check_data", "check_names", "missing_error", "read_array", "to_float"]
+__all__ = [
+    "Table",
+    "check_data",
+    "check_names",
+    "missing_error",
+    "read_array",
+    "refuse_codes",
+    "to_float",
+]
 
 _ADVICE = "leave it out or turn it into numbers yourself"
 _KINDS = {
@@ -135,6 +143,32 @@ def read_array(X: Any, name: str) -> np.ndarray:
     if isinstance(X, np.ma.MaskedArray):
         values[np.ma.getmaskarray(X)] = math.nan
     return values
+
+
+def refuse_codes(X: Any, name: str) -> None:
+    """Refuse booleans, categories, dates and numbers as text, which others would take for numbers.
+
+    All other faults are left to who reads the table.
+
+    Raises
+    ------
+    TypeError
+        With the name of the column, as `check_data` has it.
+    """
+    if hasattr(X, "columns"):
+        _read(X, name)
+    elif isinstance(X, (list, tuple, np.ndarray)):
+        # A list in one piece: NumPy would turn True among numbers into 1, and numbers beside text
+        # into text.
+        try:
+            array = np.asarray(X, dtype=None if isinstance(X, np.ndarray) else object)
+        except ValueError:
+            return
+        codes = (bool, np.bool_, str, bytes)
+        if array.dtype.kind in "bmMUST":
+            to_float(array, name)
+        elif array.dtype == object and any(isinstance(value, codes) for value in array.flat):
+            read_array(array, name)
 
 
 def to_float(array: np.ndarray, what: str) -> np.ndarray:

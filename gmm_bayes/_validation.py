@@ -145,6 +145,7 @@ def check_row_weights(value: Any, n_obs: int) -> np.ndarray | None:
     if not 0 < total < np.inf:
         raise ValueError(
             f"sample_weight must have a positive, finite sum, got {total:g}; give weights near 1"
+            + ", not zero for all rows" * bool(total == 0)
         )
     return weights
 

@@ -9,11 +9,17 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    DensityMixin,
+    TransformerMixin,
+)
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from gmm_bayes._tables import refuse_codes
 from gmm_bayes._validation import check_choice, check_integer
 from gmm_bayes._vocabulary import CovarianceType, InitMethod
 from gmm_bayes.core import mixture
@@ -29,16 +35,13 @@ from gmm_bayes.machine.row_blocks import map_rows
 from gmm_bayes.model.matching import permuted
 from gmm_bayes.model.priors import Priors
 from gmm_bayes.posterior.density import log_predictive_density
-from gmm_bayes.posterior.point import numbering, posterior_mean, precisions
+from gmm_bayes.posterior.point import numbering, posterior_mean, precisions, sample_by_component
 from gmm_bayes.posterior.streaming import mean_over_draws, rows_of
 
 __all__ = ["BayesianGMM"]
 
-# Numbers in the factors that are held at once to draw new rows.
-_LARGEST_BLOCK = 2**22
 
-
-class BayesianGMM(DensityMixin, BaseEstimator):
+class BayesianGMM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
     """Gaussian mixture as a scikit-learn estimator, in place of its `GaussianMixture`.
 
     Parameters
@@ -143,13 +146,15 @@ class BayesianGMM(DensityMixin, BaseEstimator):
 
     # -- fitting ----------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None) -> "BayesianGMM":
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "BayesianGMM":
         """Fit the mixture.
 
         Parameters
         ----------
         X : array-like or frame, shape (n_samples, n_features)
         y : Ignored
+        sample_weight : array-like, shape (n_samples,), optional
+            How often each row counts; None counts all once. Only for `engine="em"`.
 
         Returns
         -------
@@ -171,6 +176,12 @@ class BayesianGMM(DensityMixin, BaseEstimator):
             If the data are too few for what is asked, or have traps.
         """
         run = self._engine()
+        weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
+        if weighted and self.engine != "em":
+            raise TypeError(
+                f"sample_weight must be None for engine={self.engine!r}, which counts every row "
+                "once; take engine='em', or leave it out"
+            )
         seed = int(check_random_state(self.random_state).randint(2**32, dtype=np.uint64))
         table = self._training_rows(X)
         fitted = run(
@@ -181,6 +192,7 @@ class BayesianGMM(DensityMixin, BaseEstimator):
             n_init=self.n_init,
             seed=seed,
             device=self.device,
+            **weighted,
         )
         self._keep(fitted)
         if isinstance(fitted, EMFit) and not fitted.converged:
@@ -218,6 +230,7 @@ class BayesianGMM(DensityMixin, BaseEstimator):
 
     def _training_rows(self, X: Any) -> np.ndarray | pd.DataFrame:
         """Rows by scikit-learn's rules, with the names that the fit is to know."""
+        refuse_codes(X, "X")
         values = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         if not hasattr(self, "feature_names_in_"):
             return values
@@ -286,6 +299,14 @@ class BayesianGMM(DensityMixin, BaseEstimator):
         rows = self._new_rows(X)
         return map_rows(_mean_responsibilities, self._draws(), rows)
 
+    def transform(self, X: Any) -> np.ndarray:
+        """Return `predict_proba` as new features, which `set_output` and a pipeline can name."""
+        return self.predict_proba(X)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.means_)
+
     def score_samples(self, X: Any) -> np.ndarray:
         """Log density of each row in nats; of draws, the log posterior predictive density.
 
@@ -348,22 +369,11 @@ class BayesianGMM(DensityMixin, BaseEstimator):
         check_is_fitted(self, "fit_")
         n_samples = check_integer(n_samples, "n_samples", 1)
         rng = check_random_state(self.random_state)
-        draws = self._draws()
-        picked = rng.randint(len(draws.weights), size=n_samples)
-        cumulative = draws.weights[picked].cumsum(axis=1)
-        y = (rng.uniform(size=(n_samples, 1)) * cumulative[:, -1:] > cumulative).sum(axis=1)
-        order = np.argsort(y, kind="stable")
-        picked, y = picked[order], y[order]
-        X = rng.standard_normal((n_samples, draws.means.shape[-1]))
-        size = max(1, _LARGEST_BLOCK // X.shape[1] ** 2)
-        for begin in range(0, n_samples, size):
-            some = slice(begin, begin + size)
-            which = picked[some], y[some]
-            X[some] = draws.means[which] + np.einsum("nde,ne->nd", draws.scale_tril[which], X[some])
-        return X, y
+        return sample_by_component(self._draws(), n_samples, rng)
 
     def _new_rows(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "fit_")
+        refuse_codes(X, "X")
         rows = validate_data(self, X, reset=False, dtype=np.float64)
         return rows if isinstance(self.fit_, EMFit) else rows_of(self.fit_, rows)[0]
 

@@ -64,7 +64,13 @@ def plug_in(model, X):
 
 @pytest.mark.filterwarnings("ignore::gmm_bayes.errors.DataWarning")
 @parametrize_with_checks(
-    [em(1, n_init=1), em(2, n_init=2, covariance_type="tied", warm_start=True)]
+    [em(1, n_init=1), em(2, n_init=2, covariance_type="tied", warm_start=True)],
+    # As of scikit-learn's own KMeans: starts picked among other rows may end in another maximum.
+    expected_failed_checks=lambda model: (
+        {"check_sample_weight_equivalence_on_dense_data": "two starts of EM"}
+        if model.n_components > 1
+        else {}
+    ),
 )
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
@@ -82,6 +88,63 @@ def test_scikit_learn_checks(estimator, check):
 )
 def test_scikit_learn_checks_of_draws(estimator, check):
     check(estimator)
+
+
+# -- as a step before others, and with weights ----------------------------------------------------
+
+
+def test_transform_is_responsibilities_with_names(faithful, em_model):
+    new = em_model.transform(faithful[:7])
+    np.testing.assert_array_equal(new, em_model.predict_proba(faithful[:7]))
+    names = ["bayesiangmm0", "bayesiangmm1"]
+    assert em_model.get_feature_names_out().tolist() == names
+    model = em(n_init=1, init_params="kmeans").set_output(transform="pandas")
+    frame = model.fit_transform(faithful)
+    assert list(frame) == names
+    assert frame.index.equals(faithful.index)
+    np.testing.assert_allclose(frame.sum(axis=1), 1)
+
+
+def test_weights_of_rows_are_those_of_fit_em(faithful):
+    counts = np.random.default_rng(0).integers(0, 3, len(faithful))
+    options = {"n_init": 1, "init_params": "kmeans", "tol": 1e-10}
+    model = em(**options).fit(faithful, sample_weight=counts)
+    again = em(**options).fit(faithful.iloc[np.repeat(np.arange(len(faithful)), counts)])
+    np.testing.assert_allclose(model.means_, again.means_, rtol=1e-4)
+    np.testing.assert_allclose(model.weights_, again.weights_, rtol=1e-4)
+    assert model.lower_bound_ == pytest.approx(again.lower_bound_, abs=1e-6)
+    assert abs(model.means_ - em(**options).fit(faithful).means_).max() > 1e-3
+
+
+def test_weights_are_for_em():
+    message = (
+        "sample_weight must be None for engine='nuts', which counts every row once; take "
+        "engine='em', or leave it out"
+    )
+    with raises_exactly(TypeError, message):
+        gb.BayesianGMM(2).fit(np.eye(4), sample_weight=np.ones(4))
+
+
+CODES = {
+    "booleans": np.array([[True, False], [False, True], [True, True]]),
+    "one boolean": [[True, 2.0], [1.0, 3.5], [2.0, 4.0]],
+    "a boolean column": pd.DataFrame({"a": [True, False, True], "b": [1.0, 2.0, 4.0]}),
+    "categories": pd.DataFrame({"a": pd.Categorical([1, 2, 1]), "b": [1.0, 2.0, 4.0]}),
+    "text": np.array([["1", "2"], ["3", "4"], ["5", "7"]]),
+    "text in a list": [["1", "2"], ["3", "4"], ["5", "7"]],
+    "a text column": pd.DataFrame({"a": ["1", "2", "4"], "b": [1.0, 2.0, 4.0]}),
+    "text among objects": np.array([["1", 2.0], [3, 4], [5, 7]], dtype=object),
+    "dates": np.array([["2020-01-01"], ["2020-01-02"], ["2020-01-07"]], dtype="M8[D]"),
+}
+
+
+@pytest.mark.parametrize("X", CODES.values(), ids=CODES)
+def test_codes_are_refused_as_fit_refuses_them(X, em_model):
+    with pytest.raises(TypeError) as wanted:
+        gb.fit_em(X, 1)
+    for ask in (em(1).fit, em_model.predict):
+        with raises_exactly(TypeError, str(wanted.value)):
+            ask(X)
 
 
 # -- in place of GaussianMixture ------------------------------------------------------------------

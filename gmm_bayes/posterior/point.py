@@ -9,7 +9,10 @@ from gmm_bayes.inference.result.gmm_fit import GMMFit
 from gmm_bayes.inference.verdict.measures import labels_switched
 from gmm_bayes.model.matching import match_to_pivot
 
-__all__ = ["numbering", "posterior_mean", "precisions"]
+__all__ = ["numbering", "posterior_mean", "precisions", "sample_by_component"]
+
+# Numbers in the factors that are held at once to draw new rows.
+_LARGEST_BLOCK = 2**22
 
 
 def numbering(fit: GMMFit) -> np.ndarray | None:
@@ -57,3 +60,21 @@ def precisions(
     upper = np.stack([solve_triangular(factor, one, lower=True).T for factor in lower])
     upper = upper.reshape(covariances.shape)
     return upper @ upper.swapaxes(-1, -2), upper
+
+
+def sample_by_component(
+    draws: MixtureParameters, n_samples: int, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """New rows, each from a draw of its own, and their components, in the order of these."""
+    picked = rng.randint(len(draws.weights), size=n_samples)
+    cumulative = draws.weights[picked].cumsum(axis=1)
+    y = (rng.uniform(size=(n_samples, 1)) * cumulative[:, -1:] > cumulative).sum(axis=1)
+    order = np.argsort(y, kind="stable")
+    picked, y = picked[order], y[order]
+    X = rng.standard_normal((n_samples, draws.means.shape[-1]))
+    size = max(1, _LARGEST_BLOCK // X.shape[1] ** 2)
+    for begin in range(0, n_samples, size):
+        some = slice(begin, begin + size)
+        which = picked[some], y[some]
+        X[some] = draws.means[which] + np.einsum("nde,ne->nd", draws.scale_tril[which], X[some])
+    return X, y

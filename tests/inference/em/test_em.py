@@ -753,7 +753,8 @@ OPTIONS = {
     "no weight": (
         {"sample_weight": np.zeros(40)},
         ValueError,
-        "sample_weight must have a positive, finite sum, got 0; give weights near 1",
+        "sample_weight must have a positive, finite sum, got 0; give weights near 1, "
+        "not zero for all rows",
     ),
     "weight NaN": (
         {"sample_weight": np.r_[np.ones(39), NAN]},
