@@ -282,7 +282,6 @@ def judge(fitted: GMMFit, stacklevel: int = 3) -> GMMFit:
     """Write the verdict into the record and warn the caller's caller if it is not a good one."""
     with rescued("the verdict", ".nc", partial(save_unjudged, fitted)):
         diagnosis = record_verdict(fitted)
-        fitted.with_advice(diagnosis.advice)
     if not diagnosis.ok:
         warnings.warn(
             "do not believe these chains yet: "

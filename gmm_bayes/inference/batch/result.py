@@ -223,7 +223,8 @@ class ManyFits:
         run = {"run": json.dumps(facts), "timings": json.dumps(seconds)}
         tree.attrs = {**self.attributes, **run}
         fit = GMMFit(tree)
-        return fit.with_advice(record_verdict(fit).advice)
+        record_verdict(fit)
+        return fit
 
     @property
     def _why_none(self) -> str:

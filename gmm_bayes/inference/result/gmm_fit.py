@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -196,11 +195,6 @@ class GMMFit:
             return tuple(self._json("advice"))
         # Results of the first versions did not keep it.
         return ("diagnose(fit) says what to do.",) * bool(self.problems or self.switched)
-
-    def with_advice(self, advice: Sequence[str]) -> "GMMFit":
-        """Keep in the record what its verdict advises; return itself."""
-        self.datatree.attrs["advice"] = json.dumps(list(advice))
-        return self
 
     @property
     def alignment(self) -> dict[str, Any] | None:

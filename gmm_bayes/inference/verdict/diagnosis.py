@@ -252,11 +252,11 @@ def _leaning(fit: GMMFit, *, switched: bool) -> power_scaling.Leaning | None:
 def record_verdict(fit: GMMFit) -> Diagnosis:
     """Diagnose, and write into the attributes of a fit what its repr says of it."""
     found = diagnose(fit)
+    # Aligned anew, or judged again, a fit says what was found last.
     fit.datatree.attrs["problems"] = json.dumps(found.problems)
     fit.datatree.attrs["switched"] = json.dumps(found.switched)
-    if found.prior_decides:
-        fit.datatree.attrs["prior_decides"] = json.dumps(found.prior_decides)
-    # Aligned anew, or judged again, a fit says what was found last.
+    fit.datatree.attrs["advice"] = json.dumps(found.advice)
+    fit.datatree.attrs["prior_decides"] = json.dumps(found.prior_decides)
     fit.datatree.attrs["about_k"] = json.dumps([n for n in found.notes if n.startswith("K = ")])
     return found
 

@@ -175,5 +175,5 @@ def _judged(fit: GMMFit, permutations: np.ndarray, record: dict[str, Any]) -> GM
     aligned = GMMFit(netcdf.build(groups, attrs))
     # There is no verdict on draws that are chains no more.
     if fit.stacking is None:
-        aligned.with_advice(record_verdict(aligned).advice)
+        record_verdict(aligned)
     return aligned
