@@ -32,21 +32,23 @@ def tied_columns(values: np.ndarray, feature_names: Sequence[str]) -> Iterator[s
             )
 
 
-def recording_steps(values: np.ndarray) -> np.ndarray:
+def recording_steps(values: np.ndarray, least: float = 0.0) -> np.ndarray:
     """Least difference between distinct values of each column with ties, 0 where there are none.
 
     Parameters
     ----------
     values : ndarray, shape (n_obs, n_features)
+    least : float
+        A difference no larger is none, as where arithmetic has been done with the values.
 
     Returns
     -------
     ndarray, shape (n_features,)
     """
-    return np.array([_step(np.sort(column)) for column in values.T])
+    return np.array([_step(np.sort(column), least) for column in values.T])
 
 
-def _step(ordered: np.ndarray) -> float:
+def _step(ordered: np.ndarray, least: float) -> float:
     gaps = np.diff(ordered)
-    apart = gaps > _SAME * np.spacing(abs(ordered).max())
+    apart = gaps > max(least, _SAME * np.spacing(abs(ordered).max()))
     return float(gaps[apart].min()) if apart.any() and not apart.all() else 0.0

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammainc, gammaln, logsumexp
 
+from gmm_bayes._ties import recording_steps
 from gmm_bayes._vocabulary import COMPONENT
 from gmm_bayes.core.covariance import CovarianceStructure
 from gmm_bayes.core.draws import draw_scores
@@ -61,7 +62,7 @@ class Judge(NamedTuple):
         """The judge of fits to rows (N, D) in standard units."""
         own = COMPONENT in structure.scale_dims
         needed = X.shape[1] + 1 if structure.has_correlations(X.shape[1]) else 2
-        return cls(floor, needed if own else 0, np.array([_step(column) for column in X.T]))
+        return cls(floor, needed if own else 0, recording_steps(X, np.sqrt(_NO_EXTENT)))
 
     def reasons(
         self, mixtures: MixtureParameters, counts: np.ndarray, log_likelihood: np.ndarray
@@ -112,12 +113,3 @@ class Judge(NamedTuple):
             if log_sets + np.log(max(chance, 1e-300)) > 0:
                 return True
         return False
-
-
-def _step(column: np.ndarray) -> float:
-    """The smallest step between the values of a column that has ties; 0 where it has none."""
-    values = np.unique(column)
-    steps = np.diff(values)
-    # What is left of steps that arithmetic made is none.
-    steps = steps[steps > np.sqrt(_NO_EXTENT)]
-    return float(steps.min()) if len(values) < len(column) and len(steps) else 0.0
