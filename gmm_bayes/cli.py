@@ -1,4 +1,4 @@
-"""The command line: gmm-bayes run | resume | sweep | check | show."""
+"""The command line: gmm-bayes run | resume | sweep | check | show | predict."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gmm_bayes import __version__
-from gmm_bayes.errors import ConfigError
+from gmm_bayes.errors import ConfigError, FileFormatError
 from gmm_bayes.jobs import processes
 from gmm_bayes.jobs.terminal import NOT_BELIEVED, Terminated, complain, plain_errors, say
 
@@ -286,6 +286,56 @@ def show(
         say(repr(fit))
         files = sorted(p.name for p in directory.iterdir() if not p.name.startswith("."))
         say(f"\nfiles in {directory}: {', '.join(files)}")
+
+
+@app.command()
+def predict(
+    directory: Annotated[Path, typer.Argument(help="Results of a run.", readable=False)],
+    rows: Annotated[
+        Path,
+        typer.Argument(
+            help="New rows, .csv, .npy, .npz or .parquet, with the columns of the fit in any order "
+            "and maybe others; they are read as the rows of the run were.",
+            readable=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File for the answer, instead of <name of the rows>.responsibilities.csv here.",
+            readable=False,
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="data.KEY=VALUE", help="Read the new rows otherwise; repeatable."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+) -> None:
+    """Say to which components of a finished run new rows belong.
+
+    The table is that of responsibilities.csv: for each row the posterior probability of each
+    component, the most probable one, and the log predictive density.
+    """
+    with plain_errors():
+        from gmm_bayes.jobs.results.new_rows import prepare_rows, write_new_rows
+        from gmm_bayes.jobs.resumption import is_unfinished
+
+        if is_unfinished(directory):
+            raise FileFormatError(
+                f"the run in {directory} is not complete; gmm-bayes show {directory} says how far "
+                "it is"
+            )
+        fit = _load(directory)
+        new = prepare_rows(fit, directory, rows, out, changes or (), force=force)
+        if fit.problems:
+            complain(f"warning: do not believe these chains yet: {'; '.join(fit.problems)}")
+        number = write_new_rows(new)
+        if new.left_out:
+            say(f"left out: columns that the fit does not have: {', '.join(new.left_out)}")
+        say(f"written to {new.target}: {number} row{'s' * (number != 1)}")
 
 
 def _load(directory: Path) -> "GMMFit":

@@ -684,7 +684,7 @@ def test_help_is_quick():
     command = [sys.executable, "-X", "importtime", "-m", "gmm_bayes", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "Bayesian Gaussian mixtures from a job file." in done.stdout
-    for command in ("run", "resume", "sweep", "check", "show"):
+    for command in ("run", "resume", "sweep", "check", "show", "predict"):
         assert f"\n  {command} " in done.stdout
     imported = {line.rsplit("|")[-1].strip() for line in done.stderr.splitlines()}
     heavy = {"jax", "numpyro", "sklearn", "arviz", "matplotlib", "pandas", "xarray", "numpy"}

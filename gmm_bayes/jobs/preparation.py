@@ -28,7 +28,7 @@ from gmm_bayes.jobs.output import check_directory
 from gmm_bayes.jobs.table_files import read_table, select_columns
 from gmm_bayes.model.priors import Priors
 
-__all__ = ["Job", "prepare", "read_data"]
+__all__ = ["Job", "data_errors", "prepare", "read_data", "read_rows"]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def prepare(
     k = config.model.n_components
     structure = COVARIANCE_STRUCTURES[config.model.covariance_type]
     n_parameters = structure.n_parameters(k, n_features)
-    with _data_errors():
+    with data_errors():
         wide = WIDE_FROM_PRIOR if structure.has_correlations(n_features) else None
         cautions = tuple(check_fit_size(table, k, n_parameters, wide=wide))
     if config.runtime.device.startswith("gpu"):
@@ -177,8 +177,8 @@ def read_data(config: JobConfig) -> tuple[Any, Table, Any]:
     DataError
         If they cannot be read, or are not numbers.
     """
-    with _data_errors():
-        rows = _read(config)
+    with data_errors():
+        rows = read_rows(config)
         if isinstance(rows, RowFile):
             from gmm_bayes.inference.rows.survey import survey
 
@@ -188,7 +188,8 @@ def read_data(config: JobConfig) -> tuple[Any, Table, Any]:
         return rows, check_data(rows, name=name, min_rows=2), rows
 
 
-def _read(config: JobConfig) -> Any:
+def read_rows(config: JobConfig) -> Any:
+    """The rows of a job, unchecked: a frame, an array or a RowFile."""
     data = config.data
     if data.path is not None and not data.in_memory:
         return RowFile(data.path, data.columns)
@@ -211,7 +212,8 @@ def _read(config: JobConfig) -> Any:
 
 
 @contextmanager
-def _data_errors() -> Iterator[None]:
+def data_errors() -> Iterator[None]:
+    """Turn what may be wrong with data into a DataError."""
     try:
         yield
     except MissingDependencyError:

@@ -15,7 +15,7 @@ from gmm_bayes.jobs.csv_table import CsvTable, name_the_rows, names_rows
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read_table", "select_columns"]
+__all__ = ["column_names", "read_table", "select_columns"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,32 @@ def read_table(
     if columns is None:
         _propose_index(frame, str(source))
     return select_columns(frame, columns, str(source))
+
+
+def column_names(path: Path, delimiter: str, decimal: str, header: bool) -> list[str]:
+    """The names of all columns of a .csv or .parquet file, in its order; of others none.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, OSError, TableError, MissingDependencyError
+        As `read_table` does.
+    """
+    _check_file(path)
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return CsvTable(path, delimiter, decimal, header).names
+    if suffix != ".parquet":
+        return []
+    need_pyarrow(path)
+    from pyarrow import parquet
+
+    try:
+        schema = parquet.read_schema(path)
+    except Exception:
+        raise damaged(path) from None
+    # What pandas had as row labels is no column.
+    labels = (schema.pandas_metadata or {}).get("index_columns", [])
+    return [name for name in schema.names if name not in labels]
 
 
 def select_columns(

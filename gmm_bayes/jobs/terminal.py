@@ -19,6 +19,7 @@ from gmm_bayes.errors import (
     FileFormatError,
     GMMBayesWarning,
     InferenceError,
+    LabelSwitchingError,
     MissingDependencyError,
     OutputError,
 )
@@ -82,6 +83,7 @@ def exit_code(error: Exception) -> int | None:
         CheckpointError: DATA,
         MissingDependencyError: DATA,
         FileFormatError: DATA,
+        LabelSwitchingError: DATA,
         FileNotFoundError: DATA,
         PermissionError: DATA,
         # Of what is left, mostly a full disk.

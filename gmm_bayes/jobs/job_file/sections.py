@@ -31,6 +31,13 @@ __all__ = ["JobConfig", "SweepSection", "sampler_keys", "sampler_section"]
 
 # The kind of sampler where none is named: that of `fit`.
 _DEFAULT = next(iter(by_option()))
+# The kinds of files that a key of [data] is about; where none are named, .csv files.
+_KINDS = {
+    "array": (".npz",),
+    "columns": (".csv", ".parquet"),
+    "index": (".csv", ".parquet"),
+    "in_memory": (".npy", ".parquet"),
+}
 
 
 class DataSection(Section):
@@ -70,6 +77,13 @@ class DataSection(Section):
     header: bool = True
     in_memory: bool = True
 
+    def of(self, path: Path) -> dict[str, Any]:
+        """What this section says of how another file is read, as a section of a job file."""
+        given = self.model_dump(exclude_defaults=True, exclude={"path", "dataset"})
+        suffix = path.suffix.lower()
+        rules = {key: v for key, v in given.items() if suffix in _KINDS.get(key, (".csv",))}
+        return {"path": str(path.absolute()), **rules}
+
     @field_validator("columns")
     @classmethod
     def _distinct(cls, columns: list[str] | None) -> list[str] | None:
@@ -82,12 +96,7 @@ class DataSection(Section):
     @classmethod
     def _applies(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
-        kinds = {
-            "array": (".npz",),
-            "columns": (".csv", ".parquet"),
-            "index": (".csv", ".parquet"),
-            "in_memory": (".npy", ".parquet"),
-        }.get(info.field_name, (".csv",))
+        kinds = _KINDS.get(info.field_name, (".csv",))
         path = info.data.get("path")
         named = info.field_name == "columns" and path is None
         suffix = Path(path).suffix.lower() if path else None

@@ -21,6 +21,7 @@ __all__ = [
     "anomalies_frames",
     "index_name",
     "partition_frame",
+    "pieces",
     "responsibilities_frames",
     "threshold",
     "write_csv",
@@ -58,7 +59,7 @@ def responsibilities_frames(fit: "GMMFit", rows: Any, name: str = ROWS) -> Itera
     from gmm_bayes.posterior.responsibilities import responsibilities
 
     names = [f"component_{k}" for k in range(fit.n_components)]
-    for piece, at in _pieces(rows):
+    for piece, at in pieces(rows):
         means = responsibilities(fit, piece)
         assert isinstance(means, xr.DataArray)
         frame = pd.DataFrame(means.values, index=_index(means[OBS], at, name), columns=names)
@@ -117,7 +118,7 @@ def anomalies_frames(
     from gmm_bayes.posterior.strangers import flag_anomalies
 
     others = {rule: value for rule, value in rules.given.items() if rule.startswith("min_")}
-    for piece, at in _pieces(rows):
+    for piece, at in pieces(rows):
         frame = flag_anomalies(fit, piece, threshold=threshold, **others).to_dataframe()
         frame.index = _index(frame.index, at, name)
         yield frame
@@ -130,7 +131,7 @@ def write_csv(path: Path, frames: Iterable["pd.DataFrame"]) -> None:
             frame.to_csv(file, header=number == 0)
 
 
-def _pieces(rows: Any) -> Iterator[tuple[Any, int]]:
+def pieces(rows: Any) -> Iterator[tuple[Any, int]]:
     """Rows and the number of the first: the pieces of a file, or all at once."""
     if not isinstance(rows, RowFile):
         yield rows, 0
