@@ -95,7 +95,8 @@ class CsvTable:
         if not bad.any():
             return
         missing = np.isnan(values)
-        if missing.all():
+        # Of a single row it is the cell that is missing.
+        if missing.all() and len(values) > 1:
             raise TableError(
                 f"{self.path}: column {name!r} is empty; leave it out with data.columns"
             )

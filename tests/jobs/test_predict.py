@@ -141,6 +141,11 @@ FAULTS = {
         "new.csv: line 3, column 'a': expected a finite number, the first of 1 missing in 2 rows "
         "of this column; drop or impute them: rows are never dropped silently",
     ),
+    "a missing cell of the only row": (
+        "id,a,b\nx,,2\n",
+        "new.csv: line 2, column 'a': expected a finite number, the first of 1 missing in 1 rows "
+        "of this column; drop or impute them: rows are never dropped silently",
+    ),
     "other units": (
         "id,a,b\nx,1e200,2\n",
         "new.csv must lie within 1e+140 standard deviations of the training rows, or densities "
