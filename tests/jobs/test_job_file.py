@@ -176,7 +176,7 @@ FAULTS = {
     ),
     "sampler.a.b=5": (
         "sampler.a.b: unknown key; known: kind, num_warmup, num_samples, num_chains, "
-        "target_accept_prob, max_tree_depth, dense_mass, chain_method, preconditioning, "
+        "target_accept_prob, max_tree_depth, dense_mass, chain_method, preconditioning, tempering, "
         "num_superchains, max_leapfrog_steps"
     ),
     "sampler.kind=hmc": (

@@ -192,11 +192,13 @@ class SamplerSection(Section):
     target_accept_prob : float, default 0.8
         Raise it towards 1 when draws diverge.
     max_tree_depth : int, default 10
-        "nuts" only, as are the next three.
+        "nuts" only, as are the next four.
     dense_mass : bool, default false
     chain_method : {"auto", "parallel", "sequential", "vectorized"}, default "auto"
     preconditioning : {"auto", "laplace", "none"}, default "auto"
         Whether chains start adapted to the curvature at the mode.
+    tempering : int, optional
+        Replicas of each chain between the prior and the posterior, which exchange their points.
     num_superchains : int, optional
         "chees" only: groups of chains that start at one point each. Default: 16, or fewer where
         these would have less than eight chains each, but four at least.
