@@ -227,10 +227,11 @@ def _refuse_missing(values: np.ndarray, names: Sequence[str], name: str) -> None
     if not bad.any():
         return
     empty = np.isnan(values).all(axis=0)
-    if empty.any():
+    # Of a single row a column has but one cell.
+    if len(values) > 1 and empty.any():
         raise ValueError(
             f"{name} must have numbers in every column, but column {names[int(empty.argmax())]!r} "
-            "is empty; leave it out."
+            "is empty; leave it out or fill it."
         )
     row, column = (int(i) for i in np.argwhere(bad)[0])
     n_missing = int(np.isnan(values).sum())

@@ -55,7 +55,7 @@ def refuse_work(monkeypatch):
 
     monkeypatch.setattr(gb.NUTS, "run", long_work)
     monkeypatch.setattr("gmm_bayes.inference.modes.search.em_start", long_work)
-    monkeypatch.setattr("gmm_bayes.model.priors.Priors.with_centers", long_work)
+    monkeypatch.setattr("gmm_bayes.model.priors.kmeans_centers", long_work)
     monkeypatch.setattr("gmm_bayes.inference.rows.placement.block_rows", long_work)
 
 

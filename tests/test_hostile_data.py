@@ -163,7 +163,7 @@ REFUSED = {
     "polars nothing but nulls": (
         lambda: pl.DataFrame({"a": [None, None]}),
         ValueError,
-        missing("2 missing", 2, 0, "a"),
+        "X must have numbers in every column, but column 'a' is empty; leave it out or fill it.",
     ),
     "xarray NaN": (
         lambda: xr.DataArray([[1, NAN], [2, 3]], dims=("obs", "f"), coords={"f": ["p", "q"]}),

@@ -281,7 +281,7 @@ for _name in (*gb.Priors.__dataclass_fields__,):
             + ", got shape (2, 2, 2)",
         ),
     }
-    if _name != "mean_loc":
+    if _name not in ("mean_loc", "mean_covariance", "scale_scale"):
         PRIORS[f"{_name} None"] = (
             {_name: None},
             TypeError,

@@ -130,7 +130,8 @@ def power_scaling(values: np.ndarray, log_density: np.ndarray) -> np.ndarray:
     ndarray, shape (n,)
         The slope, at power 1, of the cumulative Jensen-Shannon distance from the posterior over
         log2 of the power (Kallioinen, Paananen, Buerkner, Vehtari 2024), by importance weights.
-        NaN for draws that are not finite.
+        NaN for draws that are not finite, and where the largest weights are all the same: chains
+        that hardly moved.
     """
     array_stats = _array_stats()
     if not np.isfinite(log_density).all():
@@ -140,10 +141,15 @@ def power_scaling(values: np.ndarray, log_density: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         # With few draws it complains of how few make a tail.
         warnings.simplefilter("ignore", UserWarning)
-        lower, upper = (
-            np.exp(array_stats.power_scale_lw(log_density, alpha=power, axis=(0, 1)))
-            for power in _POWERS
-        )
+        try:
+            lower, upper = (
+                np.exp(array_stats.power_scale_lw(log_density, alpha=power, axis=(0, 1)))
+                for power in _POWERS
+            )
+        except ValueError as error:
+            if "tail" not in str(error):
+                raise
+            return np.full(len(values), np.nan)
     flat = values.reshape(len(values), -1)
     # So many quantities at once that their numbers stay in cache.
     size = max(1, _CHUNK // flat.shape[1])

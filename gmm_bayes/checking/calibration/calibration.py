@@ -158,6 +158,11 @@ def _check_sampler(sampler: Any) -> NUTS:
     if sampler is None:
         return NUTS(num_samples=_NUM_SAMPLES, num_chains=1)
     sampler = check_sampler(sampler, many=True)
+    if sampler.judged_by != "chains":
+        raise TypeError(
+            f"sampler must be a gmm_bayes.NUTS(...), for truths are ranked among draws of chains, "
+            f"got {sampler!r}"
+        )
     total = sampler.num_chains * sampler.num_samples
     if total < _NUM_RANKED:
         raise ValueError(

@@ -132,6 +132,9 @@ def leaning(fit: GMMFit, *, parameters: bool, threshold: float, share: float) ->
     """
     fit = _thinned(fit, parameters=parameters)
     named, log_factors = _judged(fit, parameters=parameters), factors(fit)
+    if not named:
+        # Nothing moved.
+        return Leaning(np.nan)
     prior = scaled(named, {PRIOR: log_factors.pop(PRIOR)})[PRIOR]
     highest = float(np.nanmax(prior, initial=-np.inf))
     followers = {n: p for n, p in zip(named, prior, strict=True) if p >= threshold}

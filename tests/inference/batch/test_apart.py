@@ -63,7 +63,7 @@ def test_a_set_is_stopped_at_its_budget_wherever_a_call_ends(tables, whole):
     assert short[stopped].run["stopped"]
     np.testing.assert_allclose(
         gb.log_likelihood(short[stopped]).sum("obs"),
-        short[stopped].sample_stats["log_likelihood"],
+        short[stopped].sample_stats["total_log_likelihood"],
         rtol=1e-9,
     )
 

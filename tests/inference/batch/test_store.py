@@ -73,7 +73,7 @@ def test_draws_of_the_normal_approximation_are_judged_by_their_weights(fits):
     assert fit.run["pareto_k"] == found.loc[("a", 1), "pareto_k"]
     assert fit.problems == ()
     np.testing.assert_allclose(
-        gb.log_likelihood(fit).sum("obs"), fit.sample_stats["log_likelihood"], rtol=1e-9
+        gb.log_likelihood(fit).sum("obs"), fit.sample_stats["total_log_likelihood"], rtol=1e-9
     )
 
 

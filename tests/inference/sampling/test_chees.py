@@ -287,7 +287,7 @@ def test_without_the_engine(faithful, monkeypatch):
     monkeypatch.setattr(
         contract, "find_spec", lambda name: None if name == "blackjax" else real(name)
     )
-    monkeypatch.setattr("gmm_bayes.model.priors.Priors.with_centers", None)
+    monkeypatch.setattr("gmm_bayes.model.priors.kmeans_centers", None)
     sampler = gb.ChEES()
     with pytest.raises(gb.errors.MissingDependencyError) as raised:
         gb.fit(faithful, 2, sampler=sampler)
