@@ -4,11 +4,43 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-__all__ = ["recording_steps", "tied_columns"]
+__all__ = ["recording_steps", "repeated_rows", "tied_columns"]
 
-_TIED_SHARE = 0.2
+# A value, or a row, that is more than this share of all draws components onto itself.
+_TIED_SHARE, _REPEATED_SHARE = 0.2, 0.1
 # Distinct values so near each other are one, rounded in two ways: in units of the last place.
 _SAME = 16
+
+
+def repeated_rows(values: np.ndarray, n_components: int) -> Iterator[str]:
+    """Say how often a row occurs onto which a component may shrink.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n_obs, n_features)
+    n_components : int
+
+    Raises
+    ------
+    ValueError
+        If there are fewer distinct rows than components.
+    """
+    import pandas as pd
+
+    # Equal rows have equal hashes of 64 bits; adding zero makes one zero of two.
+    hashes = pd.util.hash_pandas_object(pd.DataFrame(values + 0.0), index=False)
+    counts = np.unique(hashes.to_numpy(), return_counts=True)[1]
+    if n_components > len(counts):
+        raise ValueError(
+            f"n_components must be at most the number of distinct rows, got "
+            f"n_components={n_components} for {len(counts)} distinct rows; take fewer components"
+        )
+    most = counts.max()
+    if n_components > 1 and most > max(_REPEATED_SHARE * len(hashes), values.shape[1] + 1):
+        yield (
+            f"one row occurs {most} times in {len(hashes)}: a component may shrink onto it; leave "
+            "out the copies, or add the noise that rounding took away"
+        )
 
 
 def tied_columns(values: np.ndarray, feature_names: Sequence[str]) -> Iterator[str]:

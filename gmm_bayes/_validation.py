@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gmm_bayes._tables import Table, check_data, read_array
-from gmm_bayes._ties import tied_columns
+from gmm_bayes._ties import repeated_rows, tied_columns
 from gmm_bayes._vocabulary import DEVICES
 from gmm_bayes.errors import DataWarning
 
@@ -45,8 +45,6 @@ _FEW_STEPS = 1000
 _SMALLEST_EIGENVALUE = 1e-10
 # Interquartile ranges from the median.
 _FAR = 1000
-# A row that is more than this share of all rows draws components onto itself.
-_REPEATED_SHARE = 0.1
 # Beyond, the square of a distance in component standard deviations leaves float64.
 _FARTHEST = 1e140
 _SEED_LIMIT = 2**32
@@ -215,11 +213,17 @@ def _is_integer(value: Any) -> bool:
 
 
 def check_fit_size(
-    table: Table, n_components: int, n_parameters: int, *, wide: str | None = WIDE_FROM_PRIOR
+    table: Table,
+    n_components: int,
+    n_parameters: int,
+    *,
+    wide: str | None = WIDE_FROM_PRIOR,
+    flattens: bool = True,
 ) -> list[str]:
     """Check that there is something to learn; return what the data cannot teach, in words.
 
-    `wide` says what columns as many as rows mean to the model, None that they mean nothing.
+    `wide` says what columns as many as rows mean to the model, None that they mean nothing;
+    `flattens` whether a component of it may be narrow in one column while nothing else is.
 
     Raises
     ------
@@ -233,9 +237,9 @@ def check_fit_size(
     cautions = [
         *_coarse_columns(table),
         *_far_rows(table),
-        *_repeated_rows(table, n_components),
+        *repeated_rows(table.values, n_components),
     ]
-    if n_components > 1:
+    if n_components > 1 and flattens:
         cautions += tied_columns(table.values, table.feature_names)
     if n_features < n_obs:
         cautions += _dependent_columns(table)
@@ -321,26 +325,6 @@ def _dependent_columns(table: Table) -> Iterator[str]:
         yield (
             f"columns {_listed([table.feature_names[d] for d in involved])} are linearly "
             "dependent, so full and tied covariances have no inverse: drop one of them"
-        )
-
-
-def _repeated_rows(table: Table, n_components: int) -> Iterator[str]:
-    """A component may shrink onto a row that occurs often, where the likelihood has no maximum."""
-    import pandas as pd
-
-    # Equal rows have equal hashes of 64 bits; adding zero makes one zero of two.
-    hashes = pd.util.hash_pandas_object(pd.DataFrame(table.values + 0.0), index=False)
-    counts = np.unique(hashes.to_numpy(), return_counts=True)[1]
-    if n_components > len(counts):
-        raise ValueError(
-            f"n_components must be at most the number of distinct rows, got "
-            f"n_components={n_components} for {len(counts)} distinct rows; take fewer components"
-        )
-    most = counts.max()
-    if n_components > 1 and most > max(_REPEATED_SHARE * len(hashes), table.values.shape[1] + 1):
-        yield (
-            f"one row occurs {most} times in {len(hashes)}: a component may shrink onto it; leave "
-            "out the copies, or add the noise that rounding took away"
         )
 
 

@@ -28,6 +28,8 @@ from hostile import (
 
 import gmm_bayes as gb
 from gmm_bayes._validation import check_data, check_fit_size
+from gmm_bayes.inference.batch.fit_many import _tables
+from gmm_bayes.inference.potential import ModelSpec
 
 GRID = np.arange(12.0).reshape(6, 2)
 NAN, INF = np.nan, np.inf
@@ -594,6 +596,23 @@ def test_columns_in_another_order_are_taken_by_name(named_fit, names):
         turned = gb.log_predictive_density(fit, rows[names[::-1]])
     xr.testing.assert_identical(turned, gb.log_predictive_density(fit, rows))
     assert caught[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("ignore:X_.* in another order:gmm_bayes.errors.DataWarning")
+def test_p_values_too_take_columns_by_name(named_fit):
+    names = ["width", "height"]
+    known, new = (pd.DataFrame(two_groups(20, seed=s), columns=names) for s in (7, 8))
+    expected = gb.conformal_p_values(named_fit, known, new)
+    for rows in ((known, new[names[::-1]]), (known[names[::-1]], new)):
+        xr.testing.assert_identical(gb.conformal_p_values(named_fit, *rows), expected)
+
+
+def test_data_sets_of_many_fits_have_their_columns_by_name():
+    one = pd.DataFrame(two_groups(20, seed=7), columns=["width", "height"])
+    with pytest.warns(gb.errors.DataWarning, match="in another order"):
+        tables = _tables({"one": one, "other": one[["height", "width"]]}, ModelSpec(2, "full"))
+    np.testing.assert_array_equal(tables["other"].values, tables["one"].values)
+    assert tables["other"].feature_names == ("width", "height")
 
 
 def test_long_lists_of_names_are_cut(named_fit):

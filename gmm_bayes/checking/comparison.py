@@ -198,7 +198,8 @@ def _check(
     sizes = sorted({check_n_components(size, fewest) for size in wanted_sizes})
     structures = [COVARIANCE_STRUCTURES[name] for name in covariance_types]
     wide = wide_caution(structures, table.values.shape[1])
-    for caution in check_fit_size(table, sizes[-1], 0, wide=wide):
+    flattens = any(one.can_flatten(table.values.shape[1]) for one in structures)
+    for caution in check_fit_size(table, sizes[-1], 0, wide=wide, flattens=flattens):
         warn_data(caution)
     return table, [Candidate(size, name) for name in covariance_types for size in sizes]
 

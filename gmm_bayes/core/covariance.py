@@ -62,6 +62,11 @@ class CovarianceStructure:
         """Whether there is a correlation to learn: one feature has none."""
         return self.correlation_batch is not None and n_features > 1
 
+    def can_flatten(self, n_features: int) -> bool:
+        """Whether a component may be narrow in one feature while nothing else is."""
+        own_features = FEATURE in self.scale_dims or n_features == 1
+        return COMPONENT in self.scale_dims and own_features
+
     def n_parameters(self, n_components: int, n_features: int) -> int:
         """Free parameters of the whole mixture: weights, means and covariances."""
         sizes = _sizes(n_components, n_features)

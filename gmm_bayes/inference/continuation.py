@@ -22,6 +22,7 @@ from gmm_bayes._vocabulary import (
     SAMPLE_STATS,
     SAMPLER_STATE,
     SURVEY,
+    TEMPERING,
 )
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.errors import CheckpointError
@@ -294,11 +295,30 @@ def _joined(old: GMMFit, new: GMMFit) -> GMMFit:
         n_draws = joined.sizes[DRAW]
         groups[name] = joined.assign_coords({DRAW: np.arange(n_draws), CHAIN: first[CHAIN]})
     n_gradients = old.run["n_gradients"] + new.run["n_gradients"]
-    looked_for = {name: old.run[name] for name in (SURVEY,) if name in old.run}
-    run = {**new.run, **looked_for, "n_gradients": n_gradients}
+    known = {name: old.run[name] for name in (SURVEY,) if name in old.run}
+    if TEMPERING in old.run:
+        lengths = [fit.posterior.sizes[DRAW] for fit in (old, new)]
+        evidence = _pooled([fit.run[TEMPERING] for fit in (old, new)], lengths)
+        known[TEMPERING] = {**new.run[TEMPERING], **evidence}
+    run = {**new.run, **known, "n_gradients": n_gradients}
     timings = {
         name: old.timings.get(name, 0.0) + new.timings.get(name, 0.0)
         for name in {**old.timings, **new.timings}
     }
     attrs = {**new.datatree.attrs, "run": json.dumps(run), "timings": json.dumps(timings)}
     return GMMFit(netcdf.build(groups, attrs))
+
+
+def _pooled(told: list[dict[str, Any]], lengths: list[int]) -> dict[str, float | None]:
+    """The log evidence of draws one after the other: by their numbers, None if none is known."""
+    values, errors = (
+        np.array([one[name] for one in told], float)
+        for name in ("log_evidence", "log_evidence_error")
+    )
+    share = np.where(np.isnan(values), 0.0, lengths)
+    if not share.any():
+        return {"log_evidence": None, "log_evidence_error": None}
+    share = share / share.sum()
+    value, error = np.nansum(share * values), np.sqrt(np.nansum((share * errors) ** 2))
+    known = not np.isnan(errors[share > 0]).any()
+    return {"log_evidence": float(value), "log_evidence_error": float(error) if known else None}

@@ -269,7 +269,8 @@ def _check_size(arguments: Arguments) -> list[str]:
     n_parameters = structure.n_parameters(k, n_features)
     checked = table if arguments.seen is None else arguments.seen.checked
     wide = WIDE_FROM_PRIOR if structure.has_correlations(n_features) else None
-    cautions = check_fit_size(checked, k, n_parameters, wide=wide)
+    flattens = structure.can_flatten(n_features)
+    cautions = check_fit_size(checked, k, n_parameters, wide=wide, flattens=flattens)
     if sampler.num_warmup is not None and sampler.num_warmup < _FEW_WARMUP:
         cautions.append(
             f"num_warmup={sampler.num_warmup} is short: below {_FEW_WARMUP} warm-up "

@@ -115,16 +115,19 @@ def _drawn(
     draws = sampler.run(problem, progress=progress)
     # Not every sampler has a plan that tells of the search.
     draws = draws._replace(facts={**problem.looked_for, **draws.facts})
-    if TEMPERING in draws.facts:
-        draws.facts[TEMPERING]["log_evidence"] -= arguments.n_obs * units.log_volume
+    replicas = draws.facts.get(TEMPERING, {})
+    if replicas.get("log_evidence") is not None:
+        replicas["log_evidence"] -= arguments.n_obs * units.log_volume
+    save = partial(save_raw, draws, units)
     modes = mixtures_of(draws.facts.get(SURVEY, {}), units)
     if modes and sampler.crosses_modes:
-        return draws._replace(facts={**draws.facts, SURVEY: seen_by(problem, draws, modes, X)})
+        with rescued("looking where chains have been", ".npz", save):
+            seen = seen_by(problem, draws, modes, X)
+        return draws._replace(facts={**draws.facts, SURVEY: seen})
     # Chains that go on have been to the others.
     if len(modes) < 2 or sampler.judged_by != "chains" or problem.recorder.n_draws_before:
         return draws
     # An interrupt is as one in the first run: a checkpoint has the draws, if there is one.
-    save = partial(save_raw, draws, units)
     with rescued("drawing from other modes", ".npz", save, Exception):
         return draw_from_modes(
             sampler,

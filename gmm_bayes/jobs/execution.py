@@ -4,7 +4,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from gmm_bayes.errors import InferenceError
+from gmm_bayes.errors import InferenceError, InsufficientMemoryError
 from gmm_bayes.files.replace import write_text
 from gmm_bayes.inference.sampling.checkpoint.files import holds_run
 from gmm_bayes.jobs import processes
@@ -101,7 +101,11 @@ def _write_what_follows(job: Job, outcome: Outcome) -> None:
     if output.groups:
         from gmm_bayes.posterior.groups import with_groups
 
-        fit = with_groups(fit, *output.groups, seed=job.config.runtime.seed)
+        try:
+            fit = with_groups(fit, *output.groups, seed=job.config.runtime.seed)
+        except InsufficientMemoryError as error:
+            # All else is written all the same.
+            outcome.left_out.update(dict.fromkeys(output.groups, str(error)))
     if fit is not outcome.fit:
         outcome.fit = fit
         fit.save(job.directory / POSTERIOR_FILE)

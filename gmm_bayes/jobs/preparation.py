@@ -121,7 +121,8 @@ def prepare(
     n_parameters = structure.n_parameters(k, n_features)
     with data_errors():
         wide = WIDE_FROM_PRIOR if structure.has_correlations(n_features) else None
-        cautions = tuple(check_fit_size(table, k, n_parameters, wide=wide))
+        flattens = structure.can_flatten(n_features)
+        cautions = tuple(check_fit_size(table, k, n_parameters, wide=wide, flattens=flattens))
     if config.runtime.device.startswith("gpu"):
         from gmm_bayes.machine import devices
 

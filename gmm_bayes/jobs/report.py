@@ -213,6 +213,6 @@ def component_table(fit: "GMMFit", *, switched: bool) -> str:
     str
         Weights, means and standard deviations of the components, in the units of the data.
     """
-    if switched:
-        return f"No table of components: {why_no_table(fit.alignment)}."
+    if why := why_no_table(fit, switched=switched):
+        return f"No table of components: {why}."
     return component_text(fit.posterior)

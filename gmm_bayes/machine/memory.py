@@ -41,6 +41,8 @@ class ProblemSize(NamedTuple):
     precision : {"float64", "float32"}
     n_shares, n_groups : int
         Devices that share the rows, and groups of devices that share the chains.
+    n_replicas : int
+        Of each chain, in one program.
     """
 
     n_obs: int
@@ -55,6 +57,7 @@ class ProblemSize(NamedTuple):
     precision: Precision = "float64"
     n_shares: int = 1
     n_groups: int = 1
+    n_replicas: int = 1
 
     @classmethod
     def of(
@@ -168,15 +171,16 @@ def _count(
     chains = -(-chains // size.n_groups)
     features = (d + 1) * (d + 2) // 2
     # Scores, shares and what a product makes of them; the features and their transpose.
-    block = real * length * (2 * features + 4 * chains * k)
+    together = chains * size.n_replicas
+    block = real * length * (2 * features + 4 * together * k)
     metric = z * z if size.dense_mass else z
-    state = chains * (z * (20 + 2 * size.max_tree_depth) + 3 * metric) + 2 * min(z, 3000) * z
+    state = together * (z * (20 + 2 * size.max_tree_depth) + 3 * metric) + 2 * min(z, 3000) * z
     buffers = 2 * size.block_draws * chains * (2 * z + 8)
     program = programs * (block + _DOUBLE * (state + buffers))
 
     draws = size.num_chains * size.num_samples
     # Coordinates and slopes, joined; then the parameters, with what covariances are made of.
-    kept = _DOUBLE * draws * (4 * z + 6 * k * d * d + 2 * k * (d + 1) + 8)
+    kept = _DOUBLE * draws * (4 * z + 6 * k * d * d + 2 * k * (d + 1) + 8 + size.n_replicas)
     curvature = _DOUBLE * 6 * min(z, 3000) ** 2
     single = _DOUBLE * size.n_obs * (d + 4) * (size.precision == "float32")
     host = {"draws": kept, "curvature at the mode": curvature, "programs": _PROGRAMS}

@@ -1,5 +1,6 @@
 """p-values whose false-alarm rate is known, whatever the model is worth."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def _read(fit: GMMFit, X: Any, name: str) -> Table:
     table = check_data(X, name=name)
     rows = check_columns(table, fit.feature_names, name=name)
     check_near(rows, fit.X.values, fit.feature_names, name=name)
-    return table
+    return replace(table, values=rows)
 
 
 def _refuse_training_rows(calibration: np.ndarray, training: np.ndarray) -> None:

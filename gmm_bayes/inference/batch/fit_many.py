@@ -4,6 +4,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -244,11 +245,14 @@ def _tables(datasets: Any, spec: ModelSpec) -> dict[Hashable, Any]:
         try:
             table = check_data(X, min_rows=2)
             names = names or table.feature_names
-            check_columns(table, names)
+            ordered = check_columns(table, names)
+            if table.named and set(table.feature_names) == set(names):
+                table = replace(table, values=ordered, feature_names=names)
             k, d = check_n_components(spec.n_components, len(table.values)), len(names)
             structure = COVARIANCE_STRUCTURES[spec.covariance_type]
             wide = WIDE_FROM_PRIOR if structure.has_correlations(d) else None
-            found = check_fit_size(table, k, structure.n_parameters(k, d), wide=wide)
+            n_parameters, flattens = structure.n_parameters(k, d), structure.can_flatten(d)
+            found = check_fit_size(table, k, n_parameters, wide=wide, flattens=flattens)
         except (TypeError, ValueError) as error:
             raise type(error)(f"data set {name!r}: {error}") from error
         cautions += [f"data set {name!r}: {caution}" for caution in found[:1]]
@@ -284,12 +288,14 @@ def _warn(fits: ManyFits) -> None:
         return
     # The names themselves: an index of tuples makes other tuples of numbers in them.
     first = fits.names[int(np.argmin(table["ok"].to_numpy()))]
-    stopped = int((table["n_draws"] < fits.sampler.num_samples).sum())
-    found = f"do not believe the {'chains' if fits.sampler.judged_by == 'chains' else 'draws'} of "
-    short = f" {stopped} of them were stopped by max_gradients." if stopped else ""
+    chains = fits.sampler.judged_by == "chains"
+    cut = int((table["n_draws"] < fits.sampler.num_samples).sum())
+    found = f"do not believe the {'chains' if chains else 'draws'} of "
+    why = "were stopped by max_gradients" if chains else "have no normal approximation"
+    short = f" {cut} of them {why}." if cut else ""
     advice = (
         "Run more draws (num_warmup, num_samples), or take fewer components."
-        if fits.sampler.judged_by == "chains"
+        if chains
         else "Sample those with NUTS()."
     )
     warnings.warn(

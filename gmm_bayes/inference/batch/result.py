@@ -200,7 +200,7 @@ class ManyFits:
     def _fit(self, i: int) -> GMMFit:
         one, draws = self.sets[i], self.draws
         n_draws = int(draws.facts["n_draws"][i])
-        if n_draws < _FEWEST_DRAWS:
+        if n_draws < min(_FEWEST_DRAWS, self.sampler.num_samples):
             raise InferenceError(
                 f"there are {n_draws} draws of data set {one.name!r}: {self._why_none}. Fit it by "
                 "itself, fit(table, ...), with fewer components or other priors"

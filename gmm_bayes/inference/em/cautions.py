@@ -29,6 +29,7 @@ def small_weights(weights: np.ndarray) -> str | None:
         return None
     return (
         f"sample_weight sums to {total:.3g} for {n_obs} rows. A weight says how often its row "
-        f"counts, so aic, bic and icl take these for {total:.3g} rows, and their penalty is too "
-        f"small; where only the proportions mean something, multiply by {n_obs / total:.3g}"
+        f"counts, so aic, bic and icl take these for {total:.3g} rows, and do not weigh fit "
+        f"against parameters as for {n_obs}; where only the proportions mean something, multiply "
+        f"by {n_obs / total:.3g}"
     )

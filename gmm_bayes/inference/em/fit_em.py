@@ -102,7 +102,8 @@ def fit_em(
         Of each start, at most 100,000.
     sample_weight : array, shape (n_obs,), optional
         How often each row counts. A row with weight two is the same as two such rows, so criteria
-        take the sum for the number of rows.
+        take the sum for the number of rows. Whether a component rests on too few is judged by the
+        rows that there are.
     hard : bool
         Classification EM: each row belongs wholly to its most probable component, which is the
         assignment of k-means where weights are equal and covariances equal and spherical [2]_.
@@ -168,8 +169,9 @@ def fit_em(
     spec = ModelSpec(check_n_components(n_components, len(used.values)), covariance_type)
     if isinstance(init, MixtureParameters):
         init = check_start(init, spec.n_components, used.values.shape[1])
-    wide = wide_caution([COVARIANCE_STRUCTURES[covariance_type]], used.values.shape[1])
-    for caution in check_fit_size(used, spec.n_components, 0, wide=wide):
+    structure, n_features = COVARIANCE_STRUCTURES[covariance_type], used.values.shape[1]
+    wide, flattens = wide_caution([structure], n_features), structure.can_flatten(n_features)
+    for caution in check_fit_size(used, spec.n_components, 0, wide=wide, flattens=flattens):
         warn_data(caution)
     if row_weights is not None and (said := small_weights(row_weights)):
         warn_data(said)

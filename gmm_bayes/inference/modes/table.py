@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gmm_bayes._vocabulary import SURVEY
+from gmm_bayes._vocabulary import CONSTANT_DATA, SURVEY
 from gmm_bayes.core.draws import draw_scores
 from gmm_bayes.core.mixture import MixtureParameters
 from gmm_bayes.inference.modes.survey import mixtures_of
@@ -36,8 +36,9 @@ def modes(fit: GMMFit) -> "pd.DataFrame":
         was measured where chains came to it, together with the others that they came to, `n_starts`
         of EM that led there, `distance`, the mean absolute difference of the probabilities that two
         rows belong together from those of the first, `weights`, and `partition`, the likeliest
-        component of each row (an array, in the order of `fit.X`). Renumbered components are the
-        same mode. `fit.run["survey"]` has the number of starts in all and the shares' errors.
+        component of each row (an array, in the order of `fit.X`; not of marginals). Renumbered
+        components are the same mode. `fit.run["survey"]` has the number of starts in all and the
+        shares' errors.
 
     Raises
     ------
@@ -91,6 +92,9 @@ def modes(fit: GMMFit) -> "pd.DataFrame":
     for piece in fit.run[SURVEY].get("chains", alone):
         measured[piece["came_to"]] = piece["share"]
     table.insert(3, "chains", measured)
+    if CONSTANT_DATA not in fit.datatree.children:
+        # The posterior of some features: the modes are those of all.
+        return table
     units = Standardization.of(fit.X.values, fit.structure)
     X, found = units.apply(fit.X.values), mixtures_of(fit.run[SURVEY], units)
     table["partition"] = pd.Series([_partition(X, mode) for mode in found], dtype=object)

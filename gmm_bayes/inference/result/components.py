@@ -53,9 +53,16 @@ def component_text(posterior: xr.Dataset) -> str:
     return "\n".join(_align(list(component_cells(posterior))))
 
 
-def why_no_table(alignment: dict[str, Any] | None) -> str:
-    """Why components that changed places, or cannot be told apart, have no average."""
-    if alignment is None:
+def why_no_table(fit: Any, *, switched: bool) -> str:
+    """Why an average per component means nothing; empty where it means something."""
+    if fit.mixes_modes:
+        return (
+            "draws are of several modes, so that an average per component mixes them; "
+            "gmm_bayes.modes(fit) has each"
+        )
+    if not switched:
+        return ""
+    if fit.alignment is None:
         return (
             "they changed places between draws, so that an average per component means nothing; "
             "gmm_bayes.align_labels(fit) renumbers them"

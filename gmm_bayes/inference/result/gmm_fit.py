@@ -23,6 +23,7 @@ from gmm_bayes._vocabulary import (
     SAMPLE_STATS,
     SAMPLER_STATE,
     SCALES,
+    SURVEY,
     WEIGHTS,
     CovarianceType,
 )
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GMMFit", "check_fit", "load", "of_tree", "refuse_marginal", "refuse_sample"]
 
+# Of a mode that is told of: its draws are among the others.
+_LEAST_SHARE = 1e-3
 # Results of the first versions have it among the problems, in these words.
 _SWITCHED = "changed places"
 
@@ -179,6 +182,12 @@ class GMMFit:
         return any(_SWITCHED in problem for problem in self._json("problems"))
 
     @property
+    def mixes_modes(self) -> bool:
+        """Whether draws are of several modes between which chains do not cross."""
+        told = self.run.get(SURVEY, {}).get("chains", [])
+        return sum(piece["share"] >= _LEAST_SHARE for piece in told) > 1
+
+    @property
     def prior_decides(self) -> str:
         """The site whose prior outweighs the data by far, as `diagnose` found; empty if none."""
         return str(self._json("prior_decides")) if "prior_decides" in self.datatree.attrs else ""
@@ -241,12 +250,10 @@ class GMMFit:
         ------
         LabelSwitchingError
             If components changed places between draws (`align_labels` first), or cannot be told
-            apart: then averages per component mean nothing.
+            apart, or draws are of several modes: then averages per component mean nothing.
         """
-        if self.switched:
-            raise LabelSwitchingError(
-                f"summary has no table of components: {why_no_table(self.alignment)}"
-            )
+        if why := why_no_table(self, switched=self.switched):
+            raise LabelSwitchingError(f"summary has no table of components: {why}")
         return component_frame(self.posterior)
 
     def with_group(self, name: str, dataset: xr.Dataset) -> "GMMFit":

@@ -59,7 +59,8 @@ def prior_words(site: str) -> str:
 
 def _facts(fit: Any) -> dict[str, str]:
     sizes = fit.posterior.sizes
-    whole = "yes, but not component by component" if fit.switched else "yes"
+    by_component = not (fit.switched or fit.mixes_modes)
+    whole = "yes" if by_component else "yes, but not component by component"
     believe = "no: " + "; ".join(fit.problems) if fit.problems else whole
     facts = {
         "data": f"{fit.n_obs} rows, {_count(fit.n_features, 'column')} "
@@ -79,7 +80,8 @@ def _facts(fit: Any) -> dict[str, str]:
 
 def _no_table(fit: Any) -> str:
     """Why there is no table of components, if there is none."""
-    return f"No table of components: {why_no_table(fit.alignment)}." if fit.switched else ""
+    why = why_no_table(fit, switched=fit.switched)
+    return f"No table of components: {why}." if why else ""
 
 
 def _html_table(lines: Iterable[tuple[str, ...]]) -> str:

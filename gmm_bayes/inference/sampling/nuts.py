@@ -246,8 +246,8 @@ class NUTS(Sampler):
     def size(self, n_obs: int, space: Space) -> ProblemSize:
         """What the memory of a run depends on."""
         more = {"max_tree_depth": self.max_tree_depth, "dense_mass": self.dense_mass}
-        n_replicas = self.num_chains * (self.tempering or 1)
-        return ProblemSize.of(n_obs, space, n_replicas, self.num_samples, **more)
+        more["n_replicas"] = self.tempering or 1
+        return ProblemSize.of(n_obs, space, self.num_chains, self.num_samples, **more)
 
     def check_mesh(self, mesh: Mesh | None) -> None:
         """Raise ValueError unless the chains can run on a mesh."""
@@ -283,14 +283,16 @@ class NUTS(Sampler):
             return self.chain_method
         if self.num_chains == 1:
             return "sequential"
-        return "parallel" if device.platform == "cpu" and mesh is None else "vectorized"
+        if device.platform == "cpu" and mesh is None:
+            return "parallel"
+        return "vectorized" if self.tempering is None else "sequential"
 
     def _group_size(self, method: str) -> int:
         """Chains in one program: all groups are equal, so that one program serves them all."""
-        if method == "vectorized":
-            return self.num_chains
         if method == "sequential" or self.tempering is not None:
             return 1
+        if method == "vectorized":
+            return self.num_chains
         fitting = [g for g in range(1, self.num_chains + 1) if self.num_chains % g == 0]
         return max((g for g in fitting if self.num_chains // g >= cpu_cores()), default=1)
 

@@ -177,7 +177,10 @@ def _unevenness(u: np.ndarray) -> np.ndarray:
 
 def _shape(z: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """The largest smooth statistic of the components, shape (S,), of residuals (S, N, D)."""
-    n_draws, _, d = z.shape
+    n_draws, n_rows, d = z.shape
+    fewest = max(_FEWEST_ROWS, 2 * d)
+    if n_rows < fewest:
+        return np.zeros(n_draws)
     squares = np.square(z).sum(axis=2)
     directions = np.empty((n_draws, k, d, 3))
     for j in range(k):
@@ -204,7 +207,7 @@ def _shape(z: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
         square = one**2
         third, fourth = total(one * (square - 3)), total(square * (square - 6) + 3)
         np.maximum(largest, (third**2 / 6 + fourth**2 / 24) / n, out=largest)
-    largest[n < max(_FEWEST_ROWS, 2 * d)] = 0
+    largest[n < fewest] = 0
     return largest.reshape(n_draws, k).max(axis=1)
 
 
@@ -246,7 +249,7 @@ def _best_merge(
         np.stack([covariances[:, i], covariances[:, j]], axis=2),
     )
     # What a merge loses where its two do not overlap: a bound, and nothing to do with the rows.
-    size = np.log(np.linalg.det(tril)) - np.log(weights)
+    size = np.log(np.diagonal(tril, axis1=-2, axis2=-1)).sum(axis=-1) - np.log(weights)
     bound = share * (np.linalg.slogdet(covariance)[1] / 2 - np.log(share))
     bound -= weights[:, i] * size[:, i] + weights[:, j] * size[:, j]
     order = np.argsort(bound, axis=1)[:, :_PAIRS]

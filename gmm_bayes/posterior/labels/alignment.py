@@ -173,7 +173,10 @@ def _judged(fit: GMMFit, permutations: np.ndarray, record: dict[str, Any]) -> GM
     ).assign_coords({COMPONENT: fit.posterior.coords[COMPONENT]})
     attrs = {**fit.datatree.attrs, _ALIGNMENT: json.dumps(record)}
     aligned = GMMFit(netcdf.build(groups, attrs))
-    # There is no verdict on draws that are chains no more.
+    # There is no verdict on draws that are chains no more, but on their labels.
     if fit.stacking is None:
         record_verdict(aligned)
+    else:
+        labels = {"switched": bool(record["indistinct"]), "advice": []}
+        aligned.datatree.attrs.update({name: json.dumps(is_so) for name, is_so in labels.items()})
     return aligned

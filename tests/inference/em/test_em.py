@@ -322,8 +322,8 @@ def test_weights_that_sum_to_few_rows_are_said_to(faithful):
     """BIC's penalty would vanish without a word."""
     message = (
         "sample_weight sums to 1 for 80 rows. A weight says how often its row counts, so aic, bic "
-        "and icl take these for 1 rows, and their penalty is too small; where only the proportions "
-        "mean something, multiply by 80"
+        "and icl take these for 1 rows, and do not weigh fit against parameters as for 80; where "
+        "only the proportions mean something, multiply by 80"
     )
     with pytest.warns(DataWarning) as caught:
         fit = gb.fit_em(faithful[:82], 1, sample_weight=np.r_[0, np.full(80, 1 / 80), 0])

@@ -153,6 +153,17 @@ def test_each_mode_has_a_partition(either_way):
         np.testing.assert_array_equal(found, np.argmax(by_hand, axis=0))
         cuts |= {axis for axis in (0, 1) if abs(np.corrcoef(found, X[:, axis])[0, 1]) > 0.9}
     assert cuts == {0, 1}
+    # A marginal has the modes of all features.
+    assert "partition" not in gb.modes(gb.marginal(fit, ["x1"]))
+
+
+def test_averages_over_modes_are_not_shown(either_way):
+    fit, _ = either_way
+    assert fit.mixes_modes
+    assert "yes, but not component by component" in repr(fit)
+    assert "No table of components: draws are of several modes" in repr(fit)
+    with pytest.raises(gb.errors.LabelSwitchingError, match="draws are of several modes"):
+        fit.summary()
 
 
 def test_the_verdict_says_that_modes_were_weighted(either_way):

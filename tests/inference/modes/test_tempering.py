@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from types import SimpleNamespace
 
 import arviz as az
 import numpy as np
@@ -11,6 +12,7 @@ from two_ways import by_importance, four_groups, is_left_and_right
 
 import gmm_bayes as gb
 from gmm_bayes.errors import CheckpointError, GMMBayesWarning
+from gmm_bayes.inference.continuation import _pooled
 from gmm_bayes.inference.sampling.checkpoint import files
 from gmm_bayes.inference.sampling.drivers.tempered import first_powers, log_evidence, refined
 
@@ -133,9 +135,40 @@ def test_a_killed_run_of_replicas_goes_on_to_the_same_draws(tmp_path, monkeypatc
     assert again.run["tempering"] == fit.run["tempering"]
     for name, values in fit.posterior.items():
         np.testing.assert_array_equal(again.posterior[name], values)
+    before, longer = fit.run["tempering"], quiet(gb.extend, fit, 5)
+    assert longer.posterior.sizes["draw"] == 25
+    now = longer.run["tempering"]
+    # Of all draws, of which five say little.
+    assert abs(now["log_evidence"] - before["log_evidence"]) < 5 * before["log_evidence_error"]
+    assert min(np.subtract(now["round_trips"], before["round_trips"])) >= 0
     message = "many data sets are not sampled by replicas; leave tempering out"
     with raises_exactly(ValueError, message):
         gb.fit_many([four_groups()] * 2, 2, sampler=SHORT)
+
+
+def test_evidence_of_draws_one_after_the_other_is_weighted_by_their_numbers():
+    told = [
+        {"log_evidence": -1.0, "log_evidence_error": 0.1},
+        {"log_evidence": -4.0, "log_evidence_error": 0.3},
+    ]
+    found = _pooled(told, [300, 100])
+    assert found["log_evidence"] == pytest.approx(-1.75)
+    assert found["log_evidence_error"] == pytest.approx(np.hypot(0.075, 0.075))
+    none = {"log_evidence": None, "log_evidence_error": None}
+    assert _pooled([told[0], none], [300, 100]) == told[0]
+    assert _pooled([none, none], [3, 1]) == none
+
+
+def test_a_likelihood_beyond_measure_has_no_evidence():
+    values = np.full((2, 10, 2), -1.0)
+    values[0, 3, 0] = -np.inf
+    assert np.isnan(log_evidence(values, np.array([[0.0, 1.0]] * 2))[0])
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_each_chain_of_replicas_is_a_program_of_its_own(platform):
+    device = SimpleNamespace(platform=platform)
+    assert {size for size, _ in gb.NUTS(tempering=4).groupings(device, None)} == {1}
 
 
 @pytest.mark.parametrize(

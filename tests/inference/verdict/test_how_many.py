@@ -1,5 +1,7 @@
 """Too few and too many components are said beside the verdict; the right number is left alone."""
 
+import warnings
+
 import numpy as np
 import pytest
 from made_up import as_fit, made_up_fit, shuffled
@@ -8,6 +10,8 @@ import gmm_bayes as gb
 from gmm_bayes._vocabulary import FULL
 from gmm_bayes.core.covariance import COVARIANCE_STRUCTURES
 from gmm_bayes.core.draws import draw_scores
+from gmm_bayes.core.mixture import MixtureParameters
+from gmm_bayes.inference.verdict import how_many
 from gmm_bayes.inference.verdict.how_many import about_k, prior_expects, words_about_k
 
 
@@ -113,3 +117,19 @@ def test_the_answer_is_in_the_record_and_in_its_words(faithful):
     assert said.startswith("K = 1 may be too few, or groups are not normal")
     assert said in gb.diagnose(fit).notes
     assert f"how many?: {said}" in repr(fit)
+
+
+def test_many_narrow_columns_overflow_nothing():
+    """The volume of forty scales of 1e-9 is below what a float holds."""
+    rng = np.random.default_rng(0)
+    tril = np.broadcast_to(1e-9 * np.eye(40), (5, 3, 40, 40))
+    means = 1e-8 * rng.standard_normal((5, 3, 40))
+    draws = MixtureParameters(np.full((5, 3), 1 / 3), means, tril)
+    X = means[0, rng.integers(0, 3, 50)] + 1e-9 * rng.standard_normal((50, 40))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        merged, log_likelihood = how_many._best_merge(COVARIANCE_STRUCTURES["full"], X, draws)
+    assert merged.weights.shape == (5, 2)
+    assert np.isfinite(log_likelihood).all()
+    # Too few rows for so many columns say nothing of shapes, and cost nothing.
+    assert (how_many._shape(rng.standard_normal((4, 50, 40)), np.zeros((4, 50), int), 3) == 0).all()

@@ -266,3 +266,15 @@ def test_empty_components_follow_their_parameters(method):
     aligned = gb.align_labels(shuffled(fit)[0], method=method)
     np.testing.assert_array_equal(aligned.posterior["means"], fit.posterior["means"])
     assert aligned.alignment["empty"] == [2, 3]
+
+
+def test_aligned_after_stacking_it_has_a_table():
+    """There is no verdict on such draws, but their labels are in order."""
+    mixed, _ = shuffled(made_up_fit(far_apart(2, 2)))
+    mixed.datatree.attrs.update(switched="true", advice=json.dumps(["Renumber the components."]))
+    aligned = gb.align_labels(gb.stack_chains(mixed).resample())
+    assert not aligned.alignment["indistinct"]
+    assert not aligned.switched
+    assert aligned.advice == ()
+    assert "No table of components" not in repr(aligned)
+    assert len(aligned.summary()) == 4

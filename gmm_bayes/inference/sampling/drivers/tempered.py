@@ -304,7 +304,7 @@ def what_replicas_did(
         "powers": end["powers"].tolist(),
         "exchanged": exchanged.tolist(),
         "round_trips": end["n_restarts"].tolist(),
-        "log_evidence": value,
+        "log_evidence": value if np.isfinite(value) else None,
         "log_evidence_error": error if np.isfinite(error) else None,
     }
 
@@ -350,4 +350,10 @@ def _log_ratio(below: np.ndarray, above: np.ndarray) -> float:
     def excess(log_ratio: float) -> float:
         return float(expit(below - log_ratio).sum() - expit(log_ratio - above).sum())
 
-    return low if low == high else float(brentq(excess, low - 1, high + 1, xtol=1e-10))
+    if low == high:
+        return float(low)
+    try:
+        return float(brentq(excess, low - 1, high + 1, xtol=1e-10))
+    except (RuntimeError, ValueError):
+        # A likelihood that is not finite, or beyond all measure: the draws are there all the same.
+        return np.nan
