@@ -353,7 +353,8 @@ def _log_ratio(below: np.ndarray, above: np.ndarray) -> float:
     if low == high:
         return float(low)
     try:
-        return float(brentq(excess, low - 1, high + 1, xtol=1e-10))
+        with np.errstate(invalid="ignore"):
+            return float(brentq(excess, low - 1, high + 1, xtol=1e-10))
     except (RuntimeError, ValueError):
         # A likelihood that is not finite, or beyond all measure: the draws are there all the same.
         return np.nan
